@@ -1,0 +1,48 @@
+# Type `make` for help. Options are given as NAME=value; `.venv/bin/cxrkeras COMMAND --help` explains each command.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
+RUN_CXR = .venv/bin/cxrkeras
+opt = $(if $($(1)),--$(2) "$($(1))")
+.PHONY: help setup demo phantom records train gradcam tensorboard test test-all lint bench clean
+
+.venv/ready: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --upgrade pip && .venv/bin/pip install --quiet -e ".[$(EXTRA),dev]" && touch $@
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/ready ## create .venv with everything in it (EXTRA=cpu or gpu, by default what the machine has)
+
+demo: .venv/ready ## the whole way on synthetic phantoms, in under ten minutes on two cores
+	@$(RUN_CXR) demo
+
+phantom: .venv/ready ## draw synthetic X-rays [N=1200] [SIZE=256] [PREVALENCE=balanced|nih] [SEED=0] [DATA=data/phantom]
+	@$(RUN_CXR) phantom $(call opt,N,n) $(call opt,SIZE,size) $(call opt,PREVALENCE,prevalence) $(call opt,SEED,seed) $(call opt,DATA,data)
+
+records: .venv/ready ## convert images to TFRecords [DATA=data/nih] [NAME=nih-224] [SIZE=224] [FOLDS=5] [SEED=0] [MAX_SKIPPED=0.01]
+	@$(RUN_CXR) records $(call opt,DATA,data) $(call opt,NAME,name) $(call opt,SIZE,size) $(call opt,FOLDS,folds) $(call opt,SEED,seed) $(call opt,MAX_SKIPPED,max-skipped)
+
+train: .venv/ready ## train one fold: MODEL=... or EXPERIMENT=... [FOLD=0] [RECORDS=...] [WEIGHTS=imagenet|none|file] [SET="training.epochs=2"]
+	@$(RUN_CXR) train $(call opt,MODEL,model) $(call opt,EXPERIMENT,experiment) $(call opt,FOLD,fold) $(call opt,RECORDS,records) $(call opt,WEIGHTS,weights) $(call opt,SET,set)
+
+gradcam: .venv/ready ## show where a network looked: IMG=... [RUN=...] [LABEL=...|all]
+	@$(RUN_CXR) gradcam $(if $(IMG),"$(IMG)") $(call opt,RUN,run) $(call opt,LABEL,label)
+
+tensorboard: .venv/ready ## open the curves of all runs [PORT=6006]
+	@$(RUN_CXR) tensorboard $(call opt,PORT,port)
+
+test: .venv/ready ## run the tests, in under ten minutes
+	@.venv/bin/python -m pytest -m "not slow"
+
+test-all: .venv/ready ## run the slow tests too
+	@.venv/bin/python -m pytest
+
+lint: .venv/ready ## check style and formatting
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+bench: .venv/ready ## measure conversion, reading and training
+	@.venv/bin/python -m benchmarks
+
+clean: ## remove caches; never records, data or runs
+	@find cxrkeras tests benchmarks -name __pycache__ -prune -exec rm -rf {} + ; rm -rf .pytest_cache .ruff_cache build *.egg-info

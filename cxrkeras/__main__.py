@@ -1,0 +1,3 @@
+from cxrkeras.cli import main
+
+main()

@@ -1,0 +1,319 @@
+"""The commands. Each parses its options and calls one function of the package."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cxrkeras import __version__
+from cxrkeras.errors import InputError
+from cxrkeras.runs import (
+    MODEL,
+    RECORDS_ROOT,
+    RUNS_ROOT,
+    SKIPPED,
+    TENSORBOARD,
+    find_fold,
+    find_records,
+    predictions_file,
+)
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
+console = Console(highlight=False, soft_wrap=True)
+
+DEMO_DATA = Path("data/phantom-demo")
+DEMO_RECORDS = "phantom-demo-128"
+DEMO_IMAGES, DEMO_PIXELS, DEMO_SIZE = 2400, 256, 128
+
+
+def main() -> None:
+    """Run the command line: what a person can mend is one sentence and exit code 2, never a traceback."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app(standalone_mode=False)
+    except InputError as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(2)
+    except click.exceptions.Abort:
+        console.print("interrupted: the same command goes on from where it was saved last")
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield progress
+
+
+@contextmanager
+def _counter(description: str) -> Iterator:
+    with _bar() as progress:
+        task = progress.add_task(description, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    """Train, compare and explain multi-label chest X-ray classifiers.
+
+    The way of the data: `phantom` or your own images, `records`, `train`, `gradcam`. Each step leaves files that the
+    next one reads. `demo` goes the whole way.
+    """
+
+
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+
+
+@app.command()
+def phantom(
+    data: Annotated[Path, typer.Option(help="The folder to write.")] = Path("data/phantom"),
+    n: Annotated[int, typer.Option("--n", help="How many images.")] = 1200,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 256,
+    prevalence: Annotated[
+        str, typer.Option(help="balanced: 15 % of each finding; nih: as rare as in the NIH release.")
+    ] = "balanced",
+    seed: Seed = 0,
+) -> None:
+    """Draw synthetic chest radiographs in the layout of the NIH release."""
+    from cxrkeras.data.phantom import write_phantoms
+
+    with _counter("drawing phantoms") as progress:
+        is_new = write_phantoms(data, num_images=n, size=size, prevalence=prevalence, seed=seed, progress=progress)
+    console.print(f"{'drew' if is_new else 'already there:'} {n:,} synthetic phantoms in {data}")
+    console.print(f"next: make records DATA={data} SIZE=128")
+
+
+@app.command()
+def records(
+    data: Annotated[
+        Path, typer.Option(help="The NIH release, or a folder with a CSV of image, patient and labels.")
+    ] = Path("data/nih"),
+    name: Annotated[Optional[str], typer.Option(help="Folder under records/; by default <data folder>-<size>.")] = None,
+    size: Annotated[int, typer.Option(help="Side of the stored images in pixels.")] = 224,
+    folds: Annotated[int, typer.Option(help="Cross-validation folds, cut by patient.")] = 5,
+    seed: Seed = 0,
+    max_skipped: Annotated[float, typer.Option(help="Share of unreadable images that is not an error yet.")] = 0.01,
+) -> None:
+    """Convert images to TFRecords, once. An interrupted conversion goes on where it was."""
+    _make_records(data, name, size, folds, seed, max_skipped)
+
+
+def _make_records(
+    data: Path, name: str | None, size: int, folds: int, seed: int = 0, max_skipped: float = 0.01
+) -> Path:
+    from cxrkeras.data.release import read_release
+
+    release = read_release(data, split_seed=seed)
+    counts = release.table["split"].value_counts()
+    console.print(
+        f"{data}: {len(release.table):,} images of {release.table['patient_id'].nunique():,} patients, labels from "
+        f"{release.label_file}, split {release.split_name} ({counts['train_val']:,} train_val, {counts['test']:,} test)"
+        f"{', synthetic phantoms' if release.is_synthetic else ''}"
+    )
+    for note in release.notes:
+        console.print(f"note: {escape(note)}")
+    from cxrkeras.records.write import write_records
+
+    folder = RECORDS_ROOT / (name or f"{data.resolve().name}-{size}")
+    with _counter("converting") as progress:
+        summary = write_records(
+            release, folder, size=size, num_folds=folds, seed=seed, max_skipped=max_skipped, progress=progress
+        )
+    console.print(
+        f"{'wrote' if summary.is_new else 'already there:'} {summary.num_images:,} records of {size} px in {folder}"
+    )
+    if len(summary.skipped):
+        console.print(f"skipped {len(summary.skipped):,} images that cannot be read, listed in {folder / SKIPPED}:")
+        for row in summary.skipped.head(5).itertuples():
+            console.print(f"  {escape(row.path)}: {escape(row.reason)}")
+    return folder
+
+
+@app.command()
+def train(
+    model: Annotated[
+        Optional[str], typer.Option(help="A network: resnet18, resnet50, densenet121, efficientnetb0, efficientnetb7.")
+    ] = None,
+    experiment: Annotated[
+        Optional[str], typer.Option(help="A file under experiments/, without .toml, or a path.")
+    ] = None,
+    records: Annotated[
+        Optional[str], typer.Option(help="A folder under records/ or a path; by default the newest.")
+    ] = None,
+    fold: Annotated[Optional[int], typer.Option(help="The fold held out for validation.")] = None,
+    weights: Annotated[
+        Optional[str], typer.Option(help="imagenet, none, or a .keras or .weights.h5 file to start from.")
+    ] = None,
+    set_: Annotated[str, typer.Option("--set", help="Settings as section.key=value, separated by spaces.")] = "",
+) -> None:
+    """Train one fold, score it on validation and test. The same command again goes on with an unfinished run.
+
+    For example `train --model efficientnetb0 --set "training.epochs=2 optimiser.learning_rate=3e-4"`.
+    """
+    from cxrkeras.config import load_experiment
+
+    if not (model or experiment):
+        raise InputError("which network? Give MODEL=resnet18 (or another), or EXPERIMENT=<a file under experiments/>")
+    data = {key: value for key, value in {"records": records, "fold": fold}.items() if value is not None}
+    network = {key: value for key, value in {"name": model, "weights": weights}.items() if value is not None}
+    resolved = load_experiment(experiment, settings={"data": data, "model": network}, overrides=set_)
+    name = Path(experiment).stem if experiment else model
+    _train(resolved, name)
+
+
+def _train(resolved, name: str) -> Path:
+    console.print(f"training on {find_records(resolved.data.records)}, fold {resolved.data.fold} held out")
+    from cxrkeras.training.fit import Monitor, train_fold
+
+    with _bar() as progress:
+        task = progress.add_task("starting", total=None)
+        monitor = Monitor(
+            start=lambda phase, total: progress.reset(task, description=phase, total=total or None),
+            advance=lambda count: progress.advance(task, count),
+            say=lambda sentence: progress.console.print(escape(sentence)),
+        )
+        result = train_fold(resolved, name=name, monitor=monitor)
+    _print_scores(result.metrics)
+    console.print(f"run folder: {result.folder}")
+    return result.folder
+
+
+def _print_scores(metrics: dict) -> None:
+    parts = [metrics["validation"], metrics["test"]]
+    kind = "synthetic phantoms" if metrics["is_synthetic"] else f"split {metrics['split_name']}"
+    table = Table(title=f"AUC of {metrics['run']} ({kind})", title_justify="left")
+    table.add_column("label")
+    for name, part in zip(("validation", "test"), parts, strict=True):
+        table.add_column(f"{name}\n{part['images']:,} images\n{part['patients']:,} patients", justify="right")
+        table.add_column("positives", justify="right", vertical="bottom")
+    for rows in zip(*(part["labels"] for part in parts), strict=True):
+        cells = [rows[0]["label"]]
+        for row in rows:
+            cells += [row["note"] if row["auc"] is None else f"{row['auc']:.3f}", f"{row['positives']:,}"]
+        table.add_row(*cells)
+    table.add_section()
+    means = ["mean of the findings"]
+    for part in parts:
+        means += [
+            "undefined" if part["mean_auc"] is None else f"{part['mean_auc']:.3f}",
+            f"{part['mean_auc_findings']} of 14",
+        ]
+    table.add_row(*means)
+    console.print(table)
+
+
+@app.command()
+def gradcam(
+    images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files of any size.")],
+    run: Annotated[
+        Optional[str], typer.Option(help="A run or one of its folds; by default the newest finished.")
+    ] = None,
+    label: Annotated[Optional[str], typer.Option(help="One of the 15 labels, or all; by default the top four.")] = None,
+) -> None:
+    """Show where the network looked: heat maps over an X-ray, saved as PNG in the run folder."""
+    folder = find_fold(run)
+    from cxrkeras.explain.sheet import build_sheets, check_label
+
+    check_label(label)
+    console.print(f"explaining with {folder}")
+    draw = build_sheets(folder)
+    for path in images:
+        sheet = draw(path, label)
+        top = sorted(sheet.probs.items(), key=lambda item: -item[1])[:4]
+        console.print(f"{escape(str(path))}: {', '.join(f'{name} {prob:.2f}' for name, prob in top)}")
+        if sheet.without_evidence:
+            console.print(f"  no positive evidence for {', '.join(sheet.without_evidence)}: the map is empty")
+        console.print(f"  saved {escape(str(sheet.path))}")
+
+
+@app.command()
+def demo() -> None:
+    """Go the whole way on synthetic phantoms: draw, convert, train, score, explain. Under ten minutes on two cores."""
+    from cxrkeras.config import load_experiment
+    from cxrkeras.data.phantom import write_phantoms
+
+    console.rule("1 of 4: synthetic phantoms")
+    with _counter("drawing phantoms") as progress:
+        write_phantoms(DEMO_DATA, num_images=DEMO_IMAGES, size=DEMO_PIXELS, progress=progress)
+    console.rule("2 of 4: records")
+    _make_records(DEMO_DATA, DEMO_RECORDS, DEMO_SIZE, folds=5)
+    console.rule("3 of 4: training resnet18")
+    folder = _train(load_experiment("phantom", settings={"data": {"records": DEMO_RECORDS}}), "phantom")
+    console.rule("4 of 4: Grad-CAM")
+    from cxrkeras.explain.sheet import build_sheets
+    from cxrkeras.labels import FINDINGS
+    from cxrkeras.records.schema import TEST, load_index
+
+    index = load_index(RECORDS_ROOT / DEMO_RECORDS)
+    test = index[(index["split"] == TEST) & (index[list(FINDINGS)].sum(axis=1) == 2)]
+    image = DEMO_DATA / "images" / test["image_id"].iloc[0]
+    true = [label for label in FINDINGS if test[label].iloc[0]]
+    sheet = build_sheets(folder)(image)
+    console.print(f"{image}, drawn with {' and '.join(true)}: {sheet.path}")
+    console.rule("done")
+    console.print(
+        f"images       {DEMO_DATA}\n"
+        f"records      {RECORDS_ROOT / DEMO_RECORDS}\n"
+        f"network      {folder / MODEL}\n"
+        f"predictions  {folder / predictions_file('test')}\n"
+        f"curves       {folder / TENSORBOARD}\n"
+        f"heat maps    {sheet.path}\n\n"
+        "All of it is made of synthetic phantoms: this network knows nothing about patients. Next:\n"
+        f"  make gradcam IMG={image} LABEL=all\n"
+        "  make tensorboard\n"
+        "  make records DATA=<folder of the NIH release>"
+    )
+
+
+@app.command()
+def tensorboard(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 6006) -> None:
+    """Open the curves of all runs in TensorBoard."""
+    if not list(RUNS_ROOT.glob(f"*/*/{TENSORBOARD}")):
+        raise InputError(f"no run in {RUNS_ROOT} yet: start one with `make demo` or `make train MODEL=...`")
+    console.print(f"TensorBoard of {RUNS_ROOT} on http://127.0.0.1:{port}, Ctrl-C stops it")
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(RUNS_ROOT),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    os.execv(sys.executable, command)
+
+
+if __name__ == "__main__":
+    main()

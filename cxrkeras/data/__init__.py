@@ -1,0 +1,1 @@
+"""What comes before the records: releases, phantoms, folds, single images."""

@@ -1,0 +1,57 @@
+"""The one way from the bytes of an image file to the pixels a network sees."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from cxrkeras.errors import InputError
+
+MAX_PIXELS = 80_000_000  # larger ones are bombs: a few kilobytes that unpack to gigabytes
+
+
+def decode_image(content: bytes) -> np.ndarray:
+    """Decode a PNG or JPEG of any mode to grey; uint8 (height, width).
+
+    Colour, alpha and palettes become grey as in Pillow's `convert("L")`. More than 8 bits are windowed from the
+    darkest to the brightest pixel. Raises InputError for what is no such image, is damaged or too large.
+    """
+    if not content:
+        raise InputError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise InputError(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}")
+            if image.mode in ("I", "F") or image.mode.startswith("I;"):
+                return _window(np.asarray(image, np.float64))
+            return np.asarray(image if image.mode == "L" else image.convert("L"))
+    except InputError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise InputError("not a PNG or JPEG image") from None
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them into
+        raise InputError(f"damaged image: {error}") from error
+
+
+def _window(levels: np.ndarray) -> np.ndarray:
+    darkest, brightest = levels.min(), levels.max()
+    return np.round((levels - darkest) * (255 / max(brightest - darkest, 1))).astype(np.uint8)
+
+
+def resize_image(grey: np.ndarray, size: int) -> np.ndarray:
+    """Stretch to a square, by an area filter where it shrinks and bilinearly where it grows; uint8 (size, size)."""
+    height, width = grey.shape
+    image = Image.fromarray(grey)
+    if (width > size) == (height > size):
+        return np.asarray(image.resize((size, size), _filter(width, size)))
+    return np.asarray(image.resize((size, height), _filter(width, size)).resize((size, size), _filter(height, size)))
+
+
+def _filter(length: int, size: int) -> Image.Resampling:
+    return Image.Resampling.BOX if length > size else Image.Resampling.BILINEAR
+
+
+def load_image(content: bytes, size: int) -> np.ndarray:
+    """Bytes of an image file to what is stored in records and given to networks; uint8 (size, size)."""
+    return resize_image(decode_image(content), size)

@@ -1,0 +1,167 @@
+"""Phantoms: a data set of synthetic chests in the layout of the NIH release, true boxes included.
+
+For everyone who has no radiographs at hand, and for tests that need to know the truth. A network that was
+trained on them knows nothing about patients.
+"""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cxrkeras import labels
+from cxrkeras.data.anatomy import Anatomy
+from cxrkeras.data.release import BOX_FRAME, BOX_LIST, BOX_SPELLING, LABEL_FILES, TEST_LIST, TRAIN_VAL_LIST
+from cxrkeras.data.signs import draw_chest
+from cxrkeras.errors import InputError
+from cxrkeras.runs import PHANTOM_FILE, write_json
+
+MILLIMETRES = 400  # of an image's side
+
+# Share of images with each finding. NIH: counts of Data_Entry_2017_v2020.csv over its 112,120 images.
+BALANCED = dict.fromkeys(labels.FINDINGS, 0.15)
+NIH = {
+    label: count / 112_120
+    for label, count in zip(
+        labels.FINDINGS,
+        (11559, 2776, 4667, 2303, 13317, 2516, 1686, 227, 19894, 5782, 6331, 3385, 1431, 5302),
+        strict=True,
+    )
+}
+PREVALENCES = {"balanced": BALANCED, "nih": NIH}
+
+# Findings of one disease come together: heart failure, infection, smoker's lung, tumour.
+_DISEASES = (
+    (labels.CARDIOMEGALY, labels.EDEMA, labels.EFFUSION),
+    (labels.INFILTRATION, labels.CONSOLIDATION, labels.PNEUMONIA, labels.ATELECTASIS),
+    (labels.EMPHYSEMA, labels.FIBROSIS, labels.PNEUMOTHORAX),
+    (labels.MASS, labels.NODULE, labels.EFFUSION, labels.PLEURAL_THICKENING),
+)
+
+
+def sample_findings(num_images: int, prevalence: str, seed: int) -> pd.DataFrame:
+    """Draw patients, their films and who has what, without drawing a picture.
+
+    Returns one row an image: image_id, patient_id, follow_up, age, sex, view, is_test and a boolean column a
+    finding. Findings follow a Gaussian copula with factors for diseases and for the patient; in each part the
+    share of each finding is the wanted one exactly, and at least one image. About a fifth of the images, whole
+    patients, is the test part.
+    """
+    rng = np.random.default_rng([seed, 0])
+    films = np.minimum(rng.geometric(0.35, num_images), 12)
+    patient = np.repeat(np.arange(num_images), films)[:num_images] + 1
+    num_patients = patient[-1]
+    table = pd.DataFrame({"patient_id": patient})
+    table["follow_up"] = table.groupby("patient_id").cumcount()
+    table["image_id"] = [f"{p:08d}_{f:03d}.png" for p, f in zip(patient, table["follow_up"], strict=True)]
+    person = patient - 1
+    table["age"] = rng.integers(18, 90, num_patients)[person] + table["follow_up"]
+    table["sex"] = np.where(rng.random(num_patients) < 0.45, "F", "M")[person]
+    table["view"] = np.where(rng.random(num_images) < 0.4, "AP", "PA")
+
+    order = rng.permutation(num_patients) + 1
+    before = pd.Series(table.groupby("patient_id").size()[order].cumsum().shift(fill_value=0).to_numpy(), index=order)
+    table["is_test"] = table["patient_id"].map(before) < 0.2 * num_images
+
+    disease = rng.standard_normal((num_patients, len(_DISEASES)))
+    for label in labels.FINDINGS:
+        shared = sum(disease[:, i] for i, findings in enumerate(_DISEASES) if label in findings)
+        of_patient = 0.5 * shared + 0.5 * rng.standard_normal(num_patients)
+        risk = of_patient[person] + 0.7 * rng.standard_normal(num_images)
+        positive = np.zeros(num_images, bool)
+        for part in (table["is_test"], ~table["is_test"]):
+            rows = np.flatnonzero(part)
+            wanted = min(max(1, round(PREVALENCES[prevalence][label] * len(rows))), len(rows))
+            positive[rows[np.argsort(risk[rows])[len(rows) - wanted :]]] = True
+        table[label] = positive
+    return table
+
+
+def _draw_file(task: tuple[Path, int, int, dict]) -> list[tuple]:
+    folder, size, seed, row = task
+    patient_rng = np.random.default_rng([seed, 1, row["patient_id"]])
+    anatomy = Anatomy.draw(patient_rng, row["sex"] == "F")
+    rng = np.random.default_rng([seed, 2, row["patient_id"], row["follow_up"]])
+    findings = frozenset(label for label in labels.FINDINGS if row[label])
+    image, boxes = draw_chest(size, rng, anatomy, findings, is_ap=row["view"] == "AP")
+    Image.fromarray(image).save(folder / row["image_id"], compress_level=1)
+    return [(row["image_id"], *box) for box in boxes]
+
+
+def write_phantoms(
+    folder: Path,
+    *,
+    num_images: int = 1200,
+    size: int = 256,
+    prevalence: str = "balanced",
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> bool:
+    """Write a data set of phantoms in the layout of the NIH release, the same files for the same settings.
+
+    `progress` is called with the images drawn and wanted. Returns False if the folder holds this very data set
+    already. Raises InputError for a folder that holds anything else.
+    """
+    if num_images < 50 or not 64 <= size <= 1024:
+        raise InputError(f"phantoms need N of 50 or more and SIZE of 64 to 1024; got N={num_images} SIZE={size}")
+    if prevalence not in PREVALENCES:
+        raise InputError(f"PREVALENCE is one of {', '.join(PREVALENCES)}; got {prevalence!r}")
+    settings = {
+        "synthetic": True,
+        "drawing": 1,
+        "images": num_images,
+        "size": size,
+        "prevalence": prevalence,
+        "seed": seed,
+    }
+    marker, unfinished = folder / PHANTOM_FILE, folder / f"{PHANTOM_FILE}.unfinished"
+    for path in (marker, unfinished):
+        if path.exists() and (found := json.loads(path.read_text())) != settings:
+            raise InputError(
+                f"{folder} holds phantoms with other settings, {found}; wanted {settings}: give another DATA="
+            )
+    if marker.exists():
+        return False
+    if folder.exists() and any(folder.iterdir()) and not unfinished.exists():
+        raise InputError(f"{folder} is not empty and holds no phantoms: give another DATA=")
+
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    write_json(unfinished, settings)
+    table = sample_findings(num_images, prevalence, seed)
+    tasks = [(images, size, seed, row) for row in table.to_dict("records")]
+    boxes = []
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for done, found in enumerate(pool.map(_draw_file, tasks, chunksize=16), 1):
+            boxes += found
+            progress(done, num_images)
+    _write_tables(folder, table, boxes, size)
+    unfinished.rename(marker)
+    return True
+
+
+def _write_tables(folder: Path, table: pd.DataFrame, boxes: list[tuple], size: int) -> None:
+    """Write label file, box file and split lists with the headers and the spelling of the release."""
+    spacing = MILLIMETRES / size
+    entry = [
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Sex,View Position,"
+        "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+    ]
+    hot = table[list(labels.FINDINGS)].to_numpy()
+    for row, findings in zip(table.itertuples(), hot, strict=True):
+        text = labels.encode_labels([*findings, not findings.any()])
+        person = f"{row.follow_up},{row.patient_id},{row.age},{row.sex},{row.view}"
+        entry.append(f"{row.image_id},{text},{person},{size},{size},{spacing},{spacing}")
+    (folder / LABEL_FILES[0]).write_text("\n".join(entry) + "\n")
+    spelling = {ours: theirs for theirs, ours in BOX_SPELLING.items()}
+    lines = ["Image Index,Finding Label,Bbox [x,y,w,h],,,"]
+    for image_id, label, *box in boxes:
+        lines.append(",".join([image_id, spelling.get(label, label), *(f"{BOX_FRAME * side:.3f}" for side in box)]))
+    (folder / BOX_LIST).write_text("\n".join(lines) + "\n")
+    for name, part in ((TEST_LIST, table["is_test"]), (TRAIN_VAL_LIST, ~table["is_test"])):
+        (folder / name).write_text("\n".join(table["image_id"][part]) + "\n")

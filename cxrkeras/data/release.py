@@ -1,0 +1,309 @@
+"""Reads a data set on disk, the NIH release or a user's own, into one table."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrkeras import labels
+from cxrkeras.data.folds import TEST_SHARE, cut_test_part
+from cxrkeras.errors import InputError
+from cxrkeras.runs import PHANTOM_FILE
+
+LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+TRAIN_VAL_LIST, TEST_LIST, BOX_LIST = "train_val_list.txt", "test_list.txt", "BBox_List_2017.csv"
+BOX_FRAME = 1024  # boxes of the release are in pixels of its 1024 x 1024 images, whatever size is on disk
+BOX_SPELLING = {"Infiltrate": labels.INFILTRATION}
+OFFICIAL_SPLIT = "nih-official"
+OFFICIAL_LISTS = {
+    TRAIN_VAL_LIST: "61fbe896321c1c1c",
+    TEST_LIST: "38ca5ef7f7560929",
+}
+OLDEST = 120  # years; the release has ages of up to 414
+_DAYS_A_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
+_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
+DETAILS = ["image_id", "patient_id", "split", "age", "sex", "view"]
+
+
+@dataclass(frozen=True)
+class Release:
+    """A data set on disk.
+
+    `table` has a row for each image that is on disk: image_id, patient_id (text), split (train_val or test), age
+    (years or NaN), sex (F, M or ""), view (PA, AP or ""), path, and a uint8 column for each of the 15 labels.
+    `boxes` has image_id, label, x, y, width, height as fractions of the image. `notes` are sentences about what
+    was left out or assumed.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    boxes: pd.DataFrame
+    label_file: str
+    split_name: str
+    list_checksums: dict[str, str]
+    is_synthetic: bool
+    notes: list[str] = field(default_factory=list)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over ids, patients, splits, labels and file sizes, 16 hex digits; independent of times and paths."""
+        digest = hashlib.sha256()
+        table = self.table.sort_values("image_id")
+        hot = table[list(labels.LABELS)].to_numpy(np.uint8)
+        for row, positive in zip(table.itertuples(), hot, strict=True):
+            digest.update(f"{row.image_id}\t{row.patient_id}\t{row.split}\t{_size(row.path)}\t".encode())
+            digest.update(positive.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1  # a dead link: it will be among the skipped
+
+
+def read_release(folder: Path, *, split_seed: int = 0) -> Release:
+    """Read the NIH release, whole or in part, or a folder with a CSV of one's own.
+
+    The release is recognised by its label file. One's own CSV has the columns `image` (a path or a file name),
+    `patient`, and either a column `labels` (`Effusion|Mass`) or one column of 0 and 1 a label; optional are
+    `split` (train_val or test), `age`, `sex` and `view`. Without split lists, a fifth of the patients, drawn by
+    `split_seed`, is the test part.
+
+    Raises InputError if there is no such data, or it contradicts itself.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no data folder {folder}; `make phantom` draws one, or give DATA=<folder of the NIH release>")
+    for name in LABEL_FILES:
+        if (folder / name).is_file():
+            return _read_nih(folder, name, split_seed)
+    own = [path for path in sorted(folder.glob("*.csv")) if {"image", "patient"} <= set(_header(path))]
+    if len(own) == 1:
+        return _read_own(folder, own[0], split_seed)
+    found = f"{len(own)} CSV files with these columns" if own else "no such CSV file"
+    raise InputError(
+        f"{folder} holds neither the NIH label file ({' or '.join(LABEL_FILES)}) nor one CSV with the columns "
+        f"image, patient and labels: found {found}"
+    )
+
+
+def _header(path: Path) -> list[str]:
+    try:
+        return list(pd.read_csv(path, nrows=0).columns)
+    except (ValueError, OSError):
+        return []
+
+
+def _read_csv(path: Path, **options) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, **options)
+    except (ValueError, OSError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
+    # Two of the header's names contain a comma and the older file ends its lines with one, so that only the first
+    # seven columns are where the header says.
+    entry = _read_csv(folder / label_file, index_col=False, usecols=range(7))
+    entry.columns = ["Patient Sex" if name == "Patient Gender" else name for name in entry.columns]
+    wanted = ["Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Sex", "View Position"]
+    if missing := [name for name in wanted if name not in entry.columns]:
+        raise InputError(
+            f"{folder / label_file} lacks the columns {', '.join(missing)}; it has {', '.join(entry.columns)}"
+        )
+    table = pd.DataFrame(
+        {
+            "image_id": entry["Image Index"],
+            "patient_id": entry["Patient ID"],
+            "age": parse_ages(entry["Patient Age"]),
+            "sex": entry["Patient Sex"].where(entry["Patient Sex"].isin(["F", "M"]), ""),
+            "view": entry["View Position"].where(entry["View Position"].isin(["PA", "AP"]), ""),
+        }
+    )
+    _check_ids(table, folder / label_file)
+    table = pd.concat([table, _hot_table(entry["Finding Labels"], folder / label_file)], axis=1)
+
+    notes = []
+    roots = [folder / "images", *sorted(folder.glob("images_*/images")), *sorted(folder.glob("images_*"))]
+    paths = _list_images(roots)
+    table["path"] = table["image_id"].map(paths)
+    if unknown := len(set(paths) - set(table["image_id"])):
+        notes.append(f"{unknown:,} images have no row in {label_file} and are left out")
+    table = _drop_missing(table, notes, f"{folder}/images or {folder}/images_*/images")
+
+    has_lists = (folder / TRAIN_VAL_LIST).is_file() and (folder / TEST_LIST).is_file()
+    is_synthetic = (folder / PHANTOM_FILE).is_file()
+    checksums = {}
+    if has_lists:
+        lists = {name: (folder / name).read_text().split() for name in (TRAIN_VAL_LIST, TEST_LIST)}
+        checksums = {name: _digest(ids) for name, ids in lists.items()}
+        train_val, test = (set(ids) for ids in lists.values())
+        if both := train_val & test:
+            raise InputError(f"{len(both)} images are in both {TRAIN_VAL_LIST} and {TEST_LIST} (first: {min(both)})")
+        table["split"] = np.select(
+            [table["image_id"].isin(train_val), table["image_id"].isin(test)], ["train_val", "test"], ""
+        )
+        if neither := int((table["split"] == "").sum()):
+            notes.append(f"{neither:,} images are in neither split list and are left out")
+            table = table[table["split"] != ""]
+        is_official = checksums == OFFICIAL_LISTS
+        split_name = OFFICIAL_SPLIT if is_official else f"custom-{_digest(sorted(checksums.values()))[:8]}"
+    else:
+        table["split"], split_name = _cut(table, split_seed, notes)
+    _check_split(table, folder)
+    return Release(
+        folder=folder,
+        table=table.reset_index(drop=True),
+        boxes=_read_boxes(folder / BOX_LIST, set(table["image_id"]), notes),
+        label_file=label_file,
+        split_name=split_name,
+        list_checksums=checksums,
+        is_synthetic=is_synthetic,
+        notes=notes,
+    )
+
+
+def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
+    entry = _read_csv(path)
+    notes = []
+    if "labels" in entry.columns:
+        hot = _hot_table(entry["labels"], path)
+    else:
+        given = [label for label in labels.LABELS if label in entry.columns]
+        if not given:
+            raise InputError(f"{path} has no column `labels` and none named as a label: {', '.join(labels.LABELS)}")
+        wrong = [label for label in given if not entry[label].isin(["0", "1", "0.0", "1.0"]).all()]
+        if wrong:
+            raise InputError(f"{path}: the label columns hold 0 or 1; other values are in {', '.join(wrong)}")
+        hot = pd.DataFrame(0, entry.index, list(labels.LABELS), np.uint8)
+        for label in given:
+            hot[label] = entry[label].astype(float).astype(np.uint8)
+        if absent := [label for label in labels.FINDINGS if label not in given]:
+            notes.append(
+                f"{path.name} has no column for {', '.join(absent)}: "
+                "taken as absent everywhere, their scores say nothing"
+            )
+        if labels.NO_FINDING not in given:
+            hot[labels.NO_FINDING] = (hot.sum(axis=1) == 0).astype(np.uint8)
+    blank = pd.Series("", entry.index)
+    table = pd.DataFrame(
+        {
+            "image_id": entry["image"],
+            "patient_id": entry["patient"],
+            "age": parse_ages(entry.get("age", blank)),
+            "sex": entry.get("sex", blank),
+            "view": entry.get("view", blank),
+        }
+    )
+    _check_ids(table, path)
+    table = pd.concat([table, hot], axis=1)
+    by_name = _list_images([folder, *sorted(child for child in folder.rglob("*") if child.is_dir())])
+    table["path"] = [
+        str(folder / image) if (folder / image).is_file() else by_name.get(image) for image in table["image_id"]
+    ]
+    table["split"] = entry["split"] if "split" in entry.columns else ""
+    table = _drop_missing(table, notes, folder)
+    if "split" in entry.columns:
+        if wrong := sorted(set(table["split"]) - {"train_val", "test"}):
+            raise InputError(f"{path}: the column split holds train_val or test; got {', '.join(map(repr, wrong[:5]))}")
+        cut = sorted(f"{image} {split}" for image, split in zip(table["image_id"], table["split"], strict=True))
+        split_name = f"custom-{_digest(cut)[:8]}"
+    else:
+        table["split"], split_name = _cut(table, split_seed, notes)
+    _check_split(table, path)
+    no_boxes = pd.DataFrame(columns=["image_id", "label", "x", "y", "width", "height"])
+    return Release(folder, table.reset_index(drop=True), no_boxes, path.name, split_name, {}, False, notes)
+
+
+def parse_ages(texts: pd.Series) -> pd.Series:
+    """Ages in years from `58`, `058Y`, `011M`, `006W` or `001D`; NaN for anything else and over 120."""
+    parts = texts.str.strip().str.extract(r"^(\d+(?:\.\d+)?)([YMWD]?)$")
+    years = parts[0].astype(float) / parts[1].map(_DAYS_A_YEAR).fillna(1.0)
+    return years.where(years <= OLDEST)
+
+
+def _hot_table(texts: pd.Series, path: Path) -> pd.DataFrame:
+    distinct = {}
+    for text in texts.unique():
+        try:
+            distinct[text] = labels.parse_labels(text)
+        except InputError as error:
+            line = int(np.flatnonzero(texts == text)[0]) + 2
+            raise InputError(f"{path}, line {line}: {error}") from None
+    hot = np.array([distinct[text] for text in texts], np.uint8).reshape(-1, len(labels.LABELS))
+    return pd.DataFrame(hot, texts.index, list(labels.LABELS))
+
+
+def _check_ids(table: pd.DataFrame, path: Path) -> None:
+    if not len(table):
+        raise InputError(f"{path} has a header and no rows")
+    for column in ("image_id", "patient_id"):
+        blank = np.flatnonzero(table[column].str.strip() == "")
+        if len(blank):
+            raise InputError(f"{path}, line {blank[0] + 2}: no {column.replace('_id', '')}")
+    twice = table["image_id"][table["image_id"].duplicated()]
+    if len(twice):
+        raise InputError(f"{path} lists {len(twice)} images more than once (first: {twice.iloc[0]})")
+
+
+def _check_split(table: pd.DataFrame, source: Path) -> None:
+    shared = table.groupby("patient_id")["split"].nunique()
+    if (shared > 1).any():
+        raise InputError(
+            f"{source}: {int((shared > 1).sum())} patients are in both the training and the test part "
+            f"(first: {shared.index[shared > 1][0]}); all images of a patient belong in one of them"
+        )
+    for split in ("train_val", "test"):
+        if not (table["split"] == split).any():
+            raise InputError(f"{source}: no image on disk belongs to the {split} part")
+
+
+def _list_images(folders: Iterable[Path]) -> dict[str, str]:
+    found = {}
+    for folder in folders:
+        if folder.is_dir():
+            for entry in os.scandir(folder):
+                if entry.name.lower().endswith(_IMAGE_ENDINGS):
+                    found.setdefault(entry.name, entry.path)
+    return found
+
+
+def _drop_missing(table: pd.DataFrame, notes: list[str], place: Path | str) -> pd.DataFrame:
+    missing = table["path"].isna()
+    if missing.all():
+        raise InputError(f"none of the {len(table):,} listed images is on disk; looked in {place}")
+    if missing.any():
+        notes.append(f"{int(missing.sum()):,} of {len(table):,} listed images are not on disk")
+    return table[~missing].copy()
+
+
+def _cut(table: pd.DataFrame, seed: int, notes: list[str]) -> tuple[np.ndarray, str]:
+    share = round(100 * TEST_SHARE)
+    notes.append(f"no split lists: {share} % of the patients, drawn with seed {seed}, are the test part")
+    is_test = cut_test_part(table["patient_id"].to_numpy(), seed)
+    return np.where(is_test, "test", "train_val"), f"grouped-{share}-{seed}"
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+def _read_boxes(path: Path, image_ids: set[str], notes: list[str]) -> pd.DataFrame:
+    columns = ["image_id", "label", "x", "y", "width", "height"]
+    if not path.is_file():
+        return pd.DataFrame(columns=columns)
+    # The header has three nameless columns and a comma inside a name: only the position counts.
+    boxes = _read_csv(path, header=None, skiprows=1, usecols=range(6), names=columns, index_col=False)
+    boxes["label"] = boxes["label"].replace(BOX_SPELLING)
+    if unknown := sorted(set(boxes["label"]) - set(labels.FINDINGS)):
+        raise InputError(f"{path}: unknown finding {unknown[0]!r}")
+    sides = boxes[columns[2:]].apply(pd.to_numeric, errors="coerce") / BOX_FRAME
+    wrong = sides.isna().any(axis=1) | (sides[["width", "height"]] <= 0).any(axis=1)
+    if wrong.any():
+        notes.append(f"{int(wrong.sum())} boxes of {path.name} have no area and are left out")
+    boxes[columns[2:]] = sides
+    return boxes[~wrong & boxes["image_id"].isin(image_ids)].reset_index(drop=True)

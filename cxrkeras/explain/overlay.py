@@ -1,0 +1,66 @@
+"""Grad-CAM maps as pictures."""
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+COLOURS = "inferno"
+STRONGEST = 0.55  # opacity of the overlay where the map is largest
+
+
+def upsample_map(heat: np.ndarray, size: int) -> np.ndarray:
+    """Scale a raw map, float (h, w), bicubically to (size, size) and to 0..1; a map without evidence stays zero."""
+    peak = float(heat.max())
+    if not np.isfinite(peak) or peak <= 0:
+        return np.zeros((size, size), np.float32)
+    image = Image.fromarray((heat / peak).astype(np.float32))
+    return np.clip(np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
+
+
+def plot_gradcam(
+    grey: np.ndarray,
+    maps: dict[str, np.ndarray],
+    probs: dict[str, float],
+    *,
+    title: str,
+    notice: str,
+    shape: tuple[int, int] | None = None,
+) -> Figure:
+    """Draw the radiograph and, beside it, an overlay for each label of `maps`.
+
+    grey: uint8 (H, W), shown as it is; maps: raw maps (h, w) stretched over it; probs: a probability a label.
+    """
+    num_panels = len(maps) + 1
+    num_columns = min(num_panels, 4) if num_panels > 5 else num_panels
+    num_rows = -(-num_panels // num_columns)
+    height, width = grey.shape
+    figure = Figure(
+        figsize=(3.1 * num_columns, (3.1 * height / width + 0.45) * num_rows + 1.0), layout="constrained", dpi=120
+    )
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel(notice, fontsize=8.5)
+    panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    for panel in panels:
+        panel.axis("off")
+    panels[0].imshow(grey, cmap="gray", vmin=0, vmax=255)
+    panels[0].set_title("radiograph", fontsize=10)
+    side = max(height, width)
+    painted = None
+    for panel, (label, heat) in zip(panels[1:], maps.items(), strict=False):
+        panel.imshow(grey, cmap="gray", vmin=0, vmax=255)
+        smooth = upsample_map(heat, side)
+        smooth = np.asarray(Image.fromarray(smooth).resize((width, height), Image.Resampling.BILINEAR))
+        painted = panel.imshow(smooth, cmap=COLOURS, alpha=STRONGEST * smooth, vmin=0, vmax=1)
+        panel.set_title(f"{label}  {probs[label]:.2f}", fontsize=10)
+        if not smooth.any():
+            panel.text(
+                0.5, 0.03, "no positive evidence", transform=panel.transAxes, ha="center", fontsize=9, color="white",
+                bbox={"facecolor": "black", "alpha": 0.6, "linewidth": 0},
+            )  # fmt: skip
+    if painted is not None:
+        bar = figure.colorbar(painted, ax=list(panels), fraction=0.02, pad=0.01, ticks=[0, 1])
+        bar.ax.set_yticklabels(["none", "most"], fontsize=8)
+        bar.set_label("evidence for the label", fontsize=8, labelpad=-14)
+    return figure

@@ -1,0 +1,1 @@
+"""Networks: a registry, the classifier around a backbone, its weights."""

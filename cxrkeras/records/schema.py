@@ -1,0 +1,99 @@
+"""What stands in a records folder: one example, the manifest that describes them all."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pydantic
+import tensorflow as tf
+
+from cxrkeras import labels
+from cxrkeras.errors import InputError
+from cxrkeras.runs import INDEX, MANIFEST
+
+SCHEMA_VERSION = 1
+TRAIN_VAL, TEST = "train_val", "test"
+NO_FOLD = -1  # of images of the test part
+
+
+def encode_example(image: bytes, label_bits: bytes, image_id: str, patient_id: str) -> bytes:
+    """Serialise one example; `image` is raw uint8 grey of size x size, `label_bits` one byte of 0 or 1 a label."""
+
+    def feature(content: bytes) -> tf.train.Feature:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[content]))
+
+    features = {
+        "image": feature(image),
+        "labels": feature(label_bits),
+        "image_id": feature(image_id.encode()),
+        "patient_id": feature(patient_id.encode()),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
+
+
+def parse_examples(serialised: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Parse a batch of examples, string (N,), in one go.
+
+    Returns images uint8 (N, size, size, 1), labels float32 (N, 15), image ids and patient ids, string (N,).
+    """
+    text = tf.io.FixedLenFeature([], tf.string)
+    parsed = tf.io.parse_example(serialised, dict.fromkeys(("image", "labels", "image_id", "patient_id"), text))
+    images = tf.reshape(tf.io.decode_raw(parsed["image"], tf.uint8), [-1, size, size, 1])
+    hot = tf.reshape(tf.io.decode_raw(parsed["labels"], tf.uint8), [-1, len(labels.LABELS)])
+    return images, tf.cast(hot, tf.float32), parsed["image_id"], parsed["patient_id"]
+
+
+class Shard(pydantic.BaseModel, frozen=True):
+    file: str
+    split: str
+    fold: int
+    count: int
+    sha256: str
+
+
+class Manifest(pydantic.BaseModel, frozen=True):
+    """What a records folder holds; written last, so that a folder with a manifest is complete."""
+
+    schema_version: int
+    labels: tuple[str, ...]
+    size: int
+    split_name: str
+    list_checksums: dict[str, str]
+    num_folds: int
+    fold_seed: int
+    label_file: str
+    is_synthetic: bool
+    source: str
+    fingerprint: str
+    num_skipped: int
+    shards: tuple[Shard, ...]
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest; InputError for another schema or other labels."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text())
+        version = content["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has schema version {version}, this cxrkeras reads {SCHEMA_VERSION}: make the records anew"
+            )
+        manifest = Manifest(**content)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not a manifest of records: {error}") from error
+    if manifest.labels != labels.LABELS:
+        raise InputError(f"{path} has the labels {', '.join(manifest.labels)}; wanted {', '.join(labels.LABELS)}")
+    return manifest
+
+
+def load_index(folder: Path) -> pd.DataFrame:
+    """Read index.csv, in the order of the shards: image_id, patient_id, split, fold, age, sex, view, the 15 labels."""
+    try:
+        return pd.read_csv(
+            folder / INDEX, dtype={"image_id": str, "patient_id": str}, keep_default_na=False, na_values={"age": [""]}
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {folder / INDEX}: {error}") from error

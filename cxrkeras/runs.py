@@ -1,0 +1,79 @@
+"""The names of the files in a data, records and run folder, and how they are written and found."""
+
+import json
+import os
+from pathlib import Path
+
+from cxrkeras.errors import InputError
+
+PHANTOM_FILE = "phantom.json"
+
+RECORDS_ROOT = Path("records")
+MANIFEST = "manifest.json"
+INDEX = "index.csv"
+BOXES = "boxes.csv"
+SKIPPED = "skipped.csv"
+
+EXPERIMENTS_ROOT = Path("experiments")
+RUNS_ROOT = EXPERIMENTS_ROOT / "runs"
+CONFIG = "config.json"
+MODEL = "model.keras"
+HISTORY = "history.csv"
+METRICS = "metrics.json"
+BACKUP = "backup"
+TENSORBOARD = "tensorboard"
+GRADCAM = "gradcam"
+
+
+def predictions_file(part: str) -> str:
+    """Name of the predictions of a part, `validation` or `test`."""
+    return f"predictions_{part}.csv"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is either whole or not there, also after a crash or on a full disk."""
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def write_json(path: Path, content: dict) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def find_fold(run: str | None) -> Path:
+    """The folder of one finished fold: of a run, of a fold given itself, or the newest there is.
+
+    `run` is a name under experiments/runs, a path, or either followed by `/fold<k>`. Of a run the first
+    finished fold is taken. Raises InputError if there is none.
+    """
+    if run is None:
+        done = list(RUNS_ROOT.glob(f"*/fold*/{METRICS}"))
+        if not done:
+            raise InputError(f"no finished run in {RUNS_ROOT}: train one with `make demo` or `make train MODEL=...`")
+        return max(done, key=lambda path: path.stat().st_mtime).parent
+    for folder in (Path(run), RUNS_ROOT / run):
+        folds = sorted([*folder.glob(METRICS), *folder.glob(f"fold*/{METRICS}")])
+        if folds:
+            return folds[0].parent
+        if folder.is_dir():
+            raise InputError(f"{folder} has no finished fold; the same `make train` goes on with an unfinished one")
+    known = sorted(path.name for path in RUNS_ROOT.glob("*-*") if path.is_dir())
+    raise InputError(f"no run {run!r}; there are {', '.join(known) or 'none'} in {RUNS_ROOT}")
+
+
+def find_records(name: str | None) -> Path:
+    """The records folder of a name under records/ or of a path; without a name the newest there is."""
+    if name is None:
+        done = list(RECORDS_ROOT.glob(f"*/{MANIFEST}"))
+        if not done:
+            raise InputError(f"no records in {RECORDS_ROOT}: make some with `make records DATA=<data folder>`")
+        return max(done, key=lambda path: path.stat().st_mtime).parent
+    for folder in (RECORDS_ROOT / name, Path(name)):
+        if (folder / MANIFEST).is_file():
+            return folder
+    known = sorted(path.parent.name for path in RECORDS_ROOT.glob(f"*/{MANIFEST}"))
+    raise InputError(f"no finished records {name!r}; there are {', '.join(known) or 'none'} in {RECORDS_ROOT}")

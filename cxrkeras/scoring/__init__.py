@@ -1,0 +1,1 @@
+"""Predictions of a network and their scores."""

@@ -1,0 +1,57 @@
+"""Logits of a network for the images of records, and the file they are kept in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from cxrkeras import labels
+from cxrkeras.runs import write_text
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Ids (N,), truth 0 or 1 and logits, float32 (N, 15), of the images of one part."""
+
+    image_ids: np.ndarray
+    patient_ids: np.ndarray
+    truth: np.ndarray
+    logits: np.ndarray
+
+    @property
+    def num_patients(self) -> int:
+        return len(np.unique(self.patient_ids))
+
+
+def build_predictor(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Compile a network for inference once, for batches of any number of images, uint8 (N, S, S, 1)."""
+    size = network.input_shape[1]
+    signature = [tf.TensorSpec([None, size, size, 1], tf.uint8)]
+    return tf.function(lambda images: network(tf.cast(images, tf.float32), training=False), input_signature=signature)
+
+
+def predict_batches(
+    predictor: Callable, batches: tf.data.Dataset, progress: Callable[[int], None] = lambda count: None
+) -> Predictions:
+    """Run evaluation batches of records through a predictor; `progress` gets the images of each batch."""
+    image_ids, patient_ids, truth, logits = [], [], [], []
+    for images, hot, of_image, of_patient in batches:
+        logits.append(predictor(images).numpy())
+        truth.append(hot.numpy())
+        image_ids += [name.decode() for name in of_image.numpy()]
+        patient_ids += [name.decode() for name in of_patient.numpy()]
+        progress(len(images))
+    return Predictions(np.array(image_ids), np.array(patient_ids), np.concatenate(truth), np.concatenate(logits))
+
+
+def save_predictions(path: Path, predictions: Predictions) -> None:
+    """Write image_id, patient_id, then for each label its truth and `logit_<Label>`."""
+    columns = {"image_id": predictions.image_ids, "patient_id": predictions.patient_ids}
+    for column, label in enumerate(labels.LABELS):
+        columns[label] = predictions.truth[:, column].astype(int)
+        columns[f"logit_{label}"] = predictions.logits[:, column]
+    write_text(path, pd.DataFrame(columns).to_csv(index=False, float_format="%.7g"))

@@ -1,0 +1,43 @@
+"""The state of an unfinished training, so that the same command can go on from its last whole epoch."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from cxrkeras.runs import BACKUP
+
+_FILE = "state.npz"
+
+
+@dataclass
+class Progress:
+    """How far a training is."""
+
+    epochs_done: int = 0
+    best_auc: float = -np.inf  # mean validation AUC of the epoch in model.keras
+    best_epoch: int = 0  # counted from 1
+    history: list[dict] = field(default_factory=list)
+
+
+def save_backup(folder: Path, variables: list[keras.Variable], progress: Progress) -> None:
+    """Write all variables of a training with its progress as one file that is whole or not there."""
+    path = folder / BACKUP / _FILE
+    path.parent.mkdir(exist_ok=True)
+    draft = path.with_name("draft.npz")
+    arrays = {f"v{i}": np.asarray(variable) for i, variable in enumerate(variables)}
+    np.savez(draft, progress=json.dumps(asdict(progress)), **arrays)
+    draft.replace(path)
+
+
+def load_backup(folder: Path, variables: list[keras.Variable]) -> Progress:
+    """Set the variables to those of the backup and return its progress; without one, change nothing."""
+    path = folder / BACKUP / _FILE
+    if not path.exists():
+        return Progress()
+    with np.load(path) as saved:
+        for i, variable in enumerate(variables):
+            variable.assign(saved[f"v{i}"])
+        return Progress(**json.loads(str(saved["progress"])))

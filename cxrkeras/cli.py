@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Optional
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -44,16 +43,10 @@ def main() -> None:
     os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app(standalone_mode=False)
+        app()
     except InputError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(2)
-    except click.exceptions.Abort:
-        console.print("interrupted: the same command goes on from where it was saved last")
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
 
 
 @contextmanager
@@ -65,8 +58,34 @@ def _bar() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield progress
+
+
+def _load_tensorflow() -> None:
+    """Import TensorFlow, which takes seconds, without the lines it prints before its log level counts."""
+    with console.status("loading TensorFlow"), open(os.devnull, "w") as nowhere:
+        stderr = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            import keras
+            import tensorflow  # noqa: F401
+        except ImportError as error:
+            raise InputError(f"{error}: install TensorFlow with `make setup`, or `pip install cxrkeras[cpu]`") from None
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(f"Keras runs on {keras.backend.backend()}; wanted tensorflow: unset KERAS_BACKEND")
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command goes on from what is saved")
+        raise typer.Exit(130) from None
 
 
 @contextmanager
@@ -142,10 +161,11 @@ def _make_records(
     )
     for note in release.notes:
         console.print(f"note: {escape(note)}")
+    _load_tensorflow()
     from cxrkeras.records.write import write_records
 
     folder = RECORDS_ROOT / (name or f"{data.resolve().name}-{size}")
-    with _counter("converting") as progress:
+    with _resumable(), _counter("converting") as progress:
         summary = write_records(
             release, folder, size=size, num_folds=folds, seed=seed, max_skipped=max_skipped, progress=progress
         )
@@ -193,9 +213,10 @@ def train(
 
 def _train(resolved, name: str) -> Path:
     console.print(f"training on {find_records(resolved.data.records)}, fold {resolved.data.fold} held out")
+    _load_tensorflow()
     from cxrkeras.training.fit import Monitor, train_fold
 
-    with _bar() as progress:
+    with _resumable(), _bar() as progress:
         task = progress.add_task("starting", total=None)
         monitor = Monitor(
             start=lambda phase, total: progress.reset(task, description=phase, total=total or None),
@@ -242,6 +263,7 @@ def gradcam(
 ) -> None:
     """Show where the network looked: heat maps over an X-ray, saved as PNG in the run folder."""
     folder = find_fold(run)
+    _load_tensorflow()
     from cxrkeras.explain.sheet import build_sheets, check_label
 
     check_label(label)

@@ -47,7 +47,7 @@ def download_file(
             raise InputError(f"{url} answered {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise InputError(f"cannot fetch {url} ({reason}): is this machine online?") from None
+        raise InputError(f"cannot fetch {url} ({reason}); is this machine online?") from None
     with part.open("rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5:

@@ -36,7 +36,7 @@ def plot_gradcam(
     num_rows = -(-num_panels // num_columns)
     height, width = grey.shape
     figure = Figure(
-        figsize=(3.1 * num_columns, (3.1 * height / width + 0.45) * num_rows + 1.0), layout="constrained", dpi=120
+        figsize=(3.1 * num_columns, (3.1 * height / width + 0.3) * num_rows + 0.75), layout="constrained", dpi=120
     )
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)

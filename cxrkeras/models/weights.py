@@ -1,5 +1,6 @@
 """Start weights: ImageNet's, a file's, or none. Never a silent start from random ones."""
 
+import os
 from pathlib import Path
 
 import keras
@@ -20,12 +21,12 @@ def fetch_imagenet(name: str, progress=lambda done, total: None) -> Path:
         raise InputError(
             f"there are no ImageNet weights for {name}: start it with WEIGHTS=none or from a file of your own"
         )
-    path = Path(keras.config.keras_home()) / "models" / source.file
+    path = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models" / source.file
     try:
         return download_file(source.url, path, md5=source.md5, progress=progress)
     except InputError as error:
         raise InputError(
-            f"ImageNet weights of {name}: {error}. Put the file {source.file} at {path}, or train with WEIGHTS=none, "
+            f"no ImageNet weights for {name}: {error} Put the file {source.file} at {path}, or train with WEIGHTS=none, "
             "or with WEIGHTS=<.keras file of a run>"
         ) from None
 

@@ -37,14 +37,14 @@ def build_predictor(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 def predict_batches(
     predictor: Callable, batches: tf.data.Dataset, progress: Callable[[int], None] = lambda count: None
 ) -> Predictions:
-    """Run evaluation batches of records through a predictor; `progress` gets the images of each batch."""
+    """Run evaluation batches of records through a predictor; `progress` is called with 1 after each."""
     image_ids, patient_ids, truth, logits = [], [], [], []
     for images, hot, of_image, of_patient in batches:
         logits.append(predictor(images).numpy())
         truth.append(hot.numpy())
         image_ids += [name.decode() for name in of_image.numpy()]
         patient_ids += [name.decode() for name in of_patient.numpy()]
-        progress(len(images))
+        progress(1)
     return Predictions(np.array(image_ids), np.array(patient_ids), np.concatenate(truth), np.concatenate(logits))
 
 

@@ -58,6 +58,7 @@ class Augmentation(keras.layers.Layer):
         self.draws.state.assign(np.array([self.seed, epoch << 20], dtype=self.draws.state.dtype))
 
     def call(self, images, training=False):
+        images = ops.cast(images, "float32")
         if not training:
             return images
         num_images = ops.shape(images)[0]

@@ -17,7 +17,7 @@ class Progress:
     """How far a training is."""
 
     epochs_done: int = 0
-    best_auc: float = -np.inf  # mean validation AUC of the epoch in model.keras
+    best_quality: float = -np.inf  # mean validation AUC (without any, minus the loss) of the epoch in model.keras
     best_epoch: int = 0  # counted from 1
     history: list[dict] = field(default_factory=list)
 

@@ -140,8 +140,9 @@ def train_fold(
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(resolved.training.seed)
     trainer = _build_trainer(resolved, imagenet_file)
-    write_json(folder / CONFIG, _describe(resolved, name, records, manifest))
-    _run_epochs(resolved, records, folder, trainer, monitor)
+    config = _describe(resolved, name, records, manifest)
+    write_json(folder / CONFIG, config)
+    _run_epochs(resolved, records, folder, trainer, monitor, num_images=config["parts"]["training"]["images"])
 
     network = keras.models.load_model(folder / MODEL, compile=False)
     predictor = build_predictor(network)
@@ -204,7 +205,9 @@ class _StepProgress(keras.callbacks.Callback):
         self.monitor.advance(1)
 
 
-def _run_epochs(resolved: Experiment, records: Path, folder: Path, trainer: _Trainer, monitor: Monitor) -> None:
+def _run_epochs(
+    resolved: Experiment, records: Path, folder: Path, trainer: _Trainer, monitor: Monitor, *, num_images: int
+) -> None:
     training, fold = resolved.training, resolved.data.fold
     progress = load_backup(folder, trainer.variables)
     if progress.epochs_done:
@@ -214,9 +217,6 @@ def _run_epochs(resolved: Experiment, records: Path, folder: Path, trainer: _Tra
     kept = trainer.network
     if training.precision != "float32":
         kept = build_classifier(resolved.model.name, resolved.model.size)
-    index = load_index(records)
-    num_images = int(((index["split"] == TRAIN_VAL) & (index["fold"] != fold)).sum())
-    num_steps = -(-num_images // training.batch_size)
     board = Board(folder)
     for epoch in range(progress.epochs_done, training.epochs):
         if _has_stopped(progress, training.early_stopping):
@@ -229,15 +229,15 @@ def _run_epochs(resolved: Experiment, records: Path, folder: Path, trainer: _Tra
             images = next(iter(batches))[0][: GRID * GRID]
             board.write_inputs(keras.ops.convert_to_numpy(trainer.augmentation(images, training=True)))
             trainer.augmentation.start_epoch(epoch)
-        monitor.start(f"epoch {epoch + 1}/{training.epochs}", num_steps)
+        monitor.start(f"epoch {epoch + 1}/{training.epochs}", len(batches))
         started = time.monotonic()
-        logs = trainer.model.fit(batches, epochs=1, verbose=0, callbacks=[_StepProgress(monitor)])
+        logs = trainer.model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[_StepProgress(monitor)])
         seconds = time.monotonic() - started
         train_loss = float(logs.history["loss"][0])
         if not np.isfinite(train_loss):
             raise InputError(
                 f"the loss of epoch {epoch + 1} is {train_loss}: try a smaller optimiser.learning_rate or "
-                f"training.precision=float32; {folder / MODEL} keeps the best epoch before"
+                f"training.precision=float32. Epochs before it are kept in {folder}"
             )
         predictions = _predict(predictor, records, TRAIN_VAL, fold, training.batch_size, monitor)
         scores = score_labels(predictions.truth, predictions.logits)
@@ -251,9 +251,10 @@ def _run_epochs(resolved: Experiment, records: Path, folder: Path, trainer: _Tra
             "auc/mean": auc,
             **{f"auc/{label}": scores["auc"][label] for label in labels.LABELS},
         }
-        is_best = (auc if count else -row["loss/validation"]) > progress.best_auc
+        quality = auc if count else -row["loss/validation"]
+        is_best = quality > progress.best_quality
         if is_best:
-            progress.best_auc, progress.best_epoch = (auc if count else -row["loss/validation"]), epoch + 1
+            progress.best_quality, progress.best_epoch = quality, epoch + 1
             if kept is not trainer.network:
                 kept.set_weights(trainer.network.get_weights())
             draft = folder / "draft.keras"
@@ -276,10 +277,8 @@ def _has_stopped(progress: Progress, patience: int) -> bool:
 
 
 def _predict(predictor, records: Path, split: str, fold: int, batch_size: int, monitor: Monitor) -> Predictions:
-    part = "test" if split == TEST else "validation"
-    index = load_index(records)
-    monitor.start(f"scoring {part}", int(((index["split"] == split) & (index["fold"] == fold)).sum()))
     batches = build_evaluation_batches(records, split, fold=fold, batch_size=batch_size)
+    monitor.start(f"scoring {'test' if split == TEST else 'validation'}", len(batches))
     return predict_batches(predictor, batches, monitor.advance)
 
 

@@ -10,7 +10,8 @@ import pydantic
 from pydantic import Field
 
 from cxrkeras.errors import InputError
-from cxrkeras.runs import EXPERIMENTS_ROOT
+
+EXPERIMENTS_ROOT = Path("experiments")
 
 
 class _Section(pydantic.BaseModel):

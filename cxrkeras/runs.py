@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+from cxrkeras.config import EXPERIMENTS_ROOT
 from cxrkeras.errors import InputError
 
 PHANTOM_FILE = "phantom.json"
@@ -14,7 +15,6 @@ INDEX = "index.csv"
 BOXES = "boxes.csv"
 SKIPPED = "skipped.csv"
 
-EXPERIMENTS_ROOT = Path("experiments")
 RUNS_ROOT = EXPERIMENTS_ROOT / "runs"
 CONFIG = "config.json"
 MODEL = "model.keras"

@@ -26,8 +26,8 @@ def fetch_imagenet(name: str, progress=lambda done, total: None) -> Path:
         return download_file(source.url, path, md5=source.md5, progress=progress)
     except InputError as error:
         raise InputError(
-            f"no ImageNet weights for {name}: {error} Put the file {source.file} at {path}, or train with WEIGHTS=none, "
-            "or with WEIGHTS=<.keras file of a run>"
+            f"no ImageNet weights for {name}: {error} Put the file {source.file} at {path}, "
+            "or train with WEIGHTS=none or WEIGHTS=<.keras file of a run>"
         ) from None
 
 

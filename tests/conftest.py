@@ -1,0 +1,61 @@
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+
+from cxrkeras.config import load_experiment
+from cxrkeras.data.phantom import write_phantoms
+from cxrkeras.data.release import read_release
+
+NIH_SAMPLE = Path(__file__).parents[2] / "shared" / "nih-sample"
+
+
+@pytest.fixture(scope="session")
+def nih_sample():
+    """A few hundred images of the real release, where someone has put them beside the repository."""
+    if not NIH_SAMPLE.is_dir():
+        pytest.skip("no NIH sample beside the repository")
+    return NIH_SAMPLE
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "phantom"
+    write_phantoms(folder, num_images=200, size=64)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def release(phantom_folder):
+    return read_release(phantom_folder)
+
+
+@pytest.fixture(scope="session")
+def records(release, tmp_path_factory):
+    from cxrkeras.records.write import write_records
+
+    folder = tmp_path_factory.mktemp("records") / "phantom-32"
+    write_records(release, folder, size=32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_experiment(records):
+    """resnet18 at 32 px for two epochs."""
+    settings = {
+        "data": {"records": str(records)},
+        "model": {"name": "resnet18", "weights": "none"},
+        "training": {"epochs": 2},
+        "optimiser": {"learning_rate": 1e-3},
+    }
+    return load_experiment(settings=settings)
+
+
+@pytest.fixture(scope="session")
+def trained(small_experiment, tmp_path_factory):
+    """A finished fold, shared by every test that needs one."""
+    from cxrkeras.training.fit import train_fold
+
+    return train_fold(small_experiment, root=tmp_path_factory.mktemp("runs"))

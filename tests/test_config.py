@@ -1,0 +1,47 @@
+import pytest
+
+from cxrkeras.config import load_experiment
+from cxrkeras.errors import InputError
+
+RESNET = {"model": {"name": "resnet18"}}
+
+
+def test_file_settings_and_overrides_are_laid_over_each_other(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[model]\nname = "resnet18"\n[training]\nepochs = 3\nbatch_size = 8\nseed = 5\n')
+    settings = {"training": {"batch_size": 16, "seed": 6}}
+    experiment = load_experiment(str(path), settings=settings, overrides="training.seed=7 optimiser.learning_rate=3e-4")
+    assert (experiment.training.epochs, experiment.training.batch_size, experiment.training.seed) == (3, 16, 7)
+    assert experiment.optimiser.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("training.epoch=3", ["training.epoch", "epochs", "batch_size"]),
+        ("trainin.epochs=3", ["trainin", "training"]),
+        ("training.epochs=0", ["training.epochs", "greater", "0"]),
+        ("training.epochs=many", ["training.epochs", "integer", "many"]),
+        ("schedule.name=cosine", ["schedule.name", "constant", "exponential", "cosine"]),
+        ("optimiser.learning_rate=nan", ["optimiser.learning_rate", "nan"]),
+        ("epochs", ["section.key=value", "epochs"]),
+        ("model.name.more=3", ["unknown key model.name.more"]),
+    ],
+)
+def test_wrong_settings_are_named(overrides, words):
+    with pytest.raises(InputError) as caught:
+        load_experiment(settings=RESNET, overrides=overrides)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_missing_and_broken_files_are_named(tmp_path):
+    (tmp_path / "broken.toml").write_text("[model\n")
+    for name in ("nowhere", str(tmp_path / "broken.toml")):
+        with pytest.raises(InputError, match=name):
+            load_experiment(name)
+
+
+def test_experiments_are_frozen():
+    experiment = load_experiment(settings=RESNET)
+    with pytest.raises(ValueError, match="frozen"):
+        experiment.training.epochs = 3

@@ -1,0 +1,90 @@
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from cxrkeras.data.download import download_file
+from cxrkeras.errors import InputError
+
+CONTENT = bytes(range(256)) * 8000
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def server():
+    """Serves CONTENT on 127.0.0.1; the path says how it misbehaves. `requests` collects what was asked."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+            self.server.requests.append(start)
+            kind = self.path.strip("/")
+            if kind == "404":
+                return self.send_error(404)
+            if kind == "stall":
+                self.server.stall.wait(20)
+                return None
+            if kind == "no-range":
+                start = 0
+            if start >= len(CONTENT):
+                return self.send_error(416)
+            body = CONTENT[start:] if kind != "other" else CONTENT[:-1] + b"?"
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: 1_500_000 - start] if kind == "drop" and not start else body)
+            return None
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        httpd.requests, httpd.stall = [], threading.Event()
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        httpd.url = f"http://127.0.0.1:{httpd.server_port}/"
+        yield httpd
+        httpd.stall.set()
+        httpd.shutdown()
+
+
+def test_a_file_comes_whole_with_progress_and_only_once(server, tmp_path):
+    seen = []
+    path = tmp_path / "new" / "file"
+    for _ in range(2):
+        assert download_file(server.url + "good", path, md5=MD5, progress=lambda *now: seen.append(now)) == path
+    assert path.read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert server.requests == [0]
+
+
+@pytest.mark.parametrize("kind", ["drop", "no-range"])
+def test_a_broken_download_goes_on(server, tmp_path, kind):
+    path = tmp_path / "file"
+    with pytest.raises(InputError, match="goes on from there"):
+        download_file(server.url + "drop", path, md5=MD5)
+    assert not path.exists()
+    half = (tmp_path / "file.part").stat().st_size
+    assert 0 < half < len(CONTENT)
+    assert download_file(server.url + kind, path, md5=MD5).read_bytes() == CONTENT
+    assert server.requests == [0, half]
+
+
+def test_a_part_that_is_whole_already_is_taken(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    assert download_file(server.url + "good", tmp_path / "file", md5=MD5).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(("kind", "word"), [("404", "404"), ("other", "MD5"), ("stall", "cannot fetch")])
+def test_what_cannot_be_had_is_told(server, tmp_path, kind, word, monkeypatch):
+    monkeypatch.setattr("cxrkeras.data.download.TIMEOUT", 0.5)
+    with pytest.raises(InputError, match=word):
+        download_file(server.url + kind, tmp_path / "file", md5=MD5)
+    assert not (tmp_path / "file").exists()
+
+
+def test_no_network_is_told(tmp_path):
+    with pytest.raises(InputError, match="online"):
+        download_file("http://no-such-host.invalid/file", tmp_path / "file", md5=MD5)
+    with pytest.raises(InputError, match="online"):
+        download_file("http://127.0.0.1:9/file", tmp_path / "file", md5=MD5)

@@ -1,0 +1,189 @@
+import json
+import shutil
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrkeras.config import load_experiment
+from cxrkeras.errors import InputError
+from cxrkeras.labels import FINDINGS, LABELS
+from cxrkeras.records.schema import load_index, load_manifest
+from cxrkeras.runs import find_fold, find_records
+from cxrkeras.scoring.scores import mean_auc, score_labels
+from cxrkeras.training.fit import Monitor, name_run, resolve_experiment, train_fold
+from cxrkeras.training.schedules import learning_rate
+
+FILES = {
+    "config.json",
+    "model.keras",
+    "history.csv",
+    "predictions_validation.csv",
+    "predictions_test.csv",
+    "metrics.json",
+    "tensorboard",
+}
+
+
+def with_settings(experiment, overrides):
+    settings = json.loads(experiment.model_dump_json(exclude_none=True))
+    return load_experiment(settings=settings, overrides=overrides)
+
+
+def test_a_real_run_of_two_epochs_fills_its_folder(trained, records):
+    folder = trained.folder
+    assert {path.name for path in folder.iterdir()} - {"gradcam"} == FILES
+    config = json.loads((folder / "config.json").read_text())
+    index = load_index(records)
+    manifest = load_manifest(records)
+    assert config["experiment"]["model"]["size"] == 32
+    assert config["experiment"]["training"]["precision"] == "float32"
+    assert config["records_fingerprint"] == manifest.fingerprint
+    assert config["is_synthetic"]
+    assert sum(part["images"] for part in config["parts"].values()) == 200
+
+    history = pd.read_csv(folder / "history.csv")
+    assert history["epoch"].tolist() == [1, 2]
+    assert history["learning rate"].tolist() == pytest.approx([1e-3, 5e-4])
+    assert history["loss/train"].is_monotonic_decreasing
+
+    metrics = json.loads((folder / "metrics.json").read_text())
+    network = keras.models.load_model(folder / "model.keras")
+    for part, rows in (
+        ("validation", index[index["fold"] == 0]),
+        ("test", index[index["split"] == "test"]),
+    ):
+        table = pd.read_csv(folder / f"predictions_{part}.csv", dtype={"image_id": str, "patient_id": str})
+        assert table["image_id"].tolist() == rows["image_id"].tolist()
+        assert list(table.columns[2:6]) == ["Atelectasis", "logit_Atelectasis", "Cardiomegaly", "logit_Cardiomegaly"]
+        truth = table[list(LABELS)].to_numpy()
+        logits = table[[f"logit_{label}" for label in LABELS]].to_numpy()
+        assert np.array_equal(truth, rows[list(LABELS)])
+        scores = score_labels(truth, logits)
+        assert metrics[part]["mean_auc"] == pytest.approx(mean_auc(scores)[0], abs=1e-6)
+        assert (metrics[part]["images"], metrics[part]["patients"]) == (len(rows), rows["patient_id"].nunique())
+        assert metrics[part]["labels"][0]["positives"] == rows["Atelectasis"].sum()
+    # The kept network is that of the best epoch.
+    assert metrics["validation"]["mean_auc"] == pytest.approx(history["auc/mean"].max(), abs=1e-6)
+    assert network.count_params() > 11e6
+
+
+def test_augmented_inputs_and_curves_reach_tensorboard(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained.folder / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = events.Tags()["tensors"]
+    assert {"loss/train", "loss/validation", "learning rate", "images per second", "auc/mean"} <= set(tags)
+    assert {f"auc/{label}" for label in FINDINGS} & set(tags)
+    assert "augmented inputs" in tags
+
+
+def test_the_same_command_again_is_already_done(trained, small_experiment):
+    before = (trained.folder / "metrics.json").stat().st_mtime_ns
+    said = []
+    again = train_fold(small_experiment, root=trained.folder.parents[1], monitor=Monitor(say=said.append))
+    assert not again.is_new
+    assert again.metrics == trained.metrics
+    assert said == [f"already done: {trained.folder}"]
+    assert (trained.folder / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_an_interrupted_run_goes_on_where_it_was(trained, small_experiment, tmp_path):
+    said = []
+
+    def interrupt(sentence):
+        said.append(sentence)
+        if sentence.startswith("epoch 1/2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(small_experiment, root=tmp_path, monitor=Monitor(say=interrupt))
+    result = train_fold(small_experiment, root=tmp_path, monitor=Monitor(say=said.append))
+    assert any("going on after epoch 1" in sentence for sentence in said)
+    assert sum(sentence.startswith("epoch 1/2") for sentence in said) == 1
+    unbroken = pd.read_csv(trained.folder / "history.csv").drop(columns="images per second")
+    resumed = pd.read_csv(result.folder / "history.csv").drop(columns="images per second")
+    pd.testing.assert_frame_equal(resumed, unbroken, rtol=1e-3, atol=2e-2)
+    assert not (result.folder / "backup").exists()
+
+
+def test_names_follow_settings_and_data_but_not_the_fold(small_experiment):
+    def name(overrides):
+        resolved, _, manifest = resolve_experiment(with_settings(small_experiment, overrides))
+        return name_run("mine", resolved, manifest)
+
+    assert name("") == name("data.fold=3")
+    assert len({name(""), name("training.epochs=3"), name("training.seed=1")}) == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("model.size=64", ["64", "32"]),
+        ("data.fold=5", ["data.fold is 5", "0 to 4"]),
+        ("model.name=resnet19", ["resnet19", "resnet18"]),
+        ("data.records=nowhere", ["nowhere"]),
+        ("model.weights=nowhere.keras", ["nowhere.keras"]),
+        ("model.weights=imagenet", ["no ImageNet weights for resnet18"]),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(small_experiment, tmp_path, overrides, words):
+    words = [word.replace("there are ", "") for word in words]
+    with pytest.raises(InputError) as caught:
+        train_fold(with_settings(small_experiment, overrides), root=tmp_path)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(small_experiment, tmp_path):
+    experiment = with_settings(small_experiment, "optimiser.learning_rate=10 training.epochs=5 schedule.name=constant")
+    trained = small_network_of_nan(tmp_path)
+    experiment = with_settings(experiment, f"model.weights={trained}")
+    with pytest.raises(InputError, match="the loss of epoch 1 is nan"):
+        train_fold(experiment, root=tmp_path)
+
+
+def small_network_of_nan(folder):
+    from cxrkeras.models.classifier import build_classifier
+
+    network = build_classifier("resnet18", 32)
+    head = network.get_layer("logits")
+    head.set_weights([np.full_like(weight, np.nan) for weight in head.get_weights()])
+    network.save(folder / "nan.keras")
+    return folder / "nan.keras"
+
+
+def test_early_stopping_and_starting_from_a_run(trained, small_experiment, tmp_path):
+    """At a vanishing learning rate the AUC does not get better; the start is the other run's network."""
+    overrides = f"model.weights={trained.folder / 'model.keras'} training.epochs=6 training.early_stopping=2"
+    experiment = with_settings(small_experiment, overrides + " optimiser.learning_rate=1e-12 schedule.gamma=0.1")
+    result = train_fold(experiment, root=tmp_path)
+    history = pd.read_csv(result.folder / "history.csv")
+    assert len(history) < 6
+    kept = keras.models.load_model(result.folder / "model.keras")
+    start = keras.models.load_model(trained.folder / "model.keras")
+    assert np.allclose(kept.get_layer("conv1").kernel, start.get_layer("conv1").kernel, atol=1e-6)
+
+
+def test_schedules():
+    exponential = load_experiment(settings={"model": {"name": "resnet18"}}).schedule
+    rates = [learning_rate(exponential, 1e-4, epoch) for epoch in range(4)]
+    assert rates == pytest.approx([1e-4, 5e-5, 2.5e-5, 1.25e-5])
+    constant = exponential.model_copy(update={"name": "constant"})
+    assert learning_rate(constant, 1e-4, 7) == 1e-4
+
+
+def test_finding_runs_and_records(trained, records, tmp_path, monkeypatch):
+    shutil.copytree(trained.folder.parents[1], tmp_path / "experiments" / "runs")
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "mine").symlink_to(records)
+    monkeypatch.chdir(tmp_path)
+    run = trained.folder.parent.name
+    for given in (None, run, f"{run}/fold0", f"experiments/runs/{run}"):
+        assert find_fold(given).resolve() == (tmp_path / "experiments" / "runs" / run / "fold0").resolve()
+    with pytest.raises(InputError, match=run):
+        find_fold("other")
+    assert find_records("mine") == find_records(None)
+    with pytest.raises(InputError, match="mine"):
+        find_records("other")

@@ -1,0 +1,136 @@
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from networks import randomise
+from PIL import Image
+from tf_keras_vis.gradcam import Gradcam
+from tf_keras_vis.utils.scores import CategoricalScore
+
+from cxrkeras.errors import InputError
+from cxrkeras.explain.gradcam import build_gradcam
+from cxrkeras.explain.overlay import plot_gradcam, upsample_map
+from cxrkeras.explain.sheet import build_sheets, check_label
+from cxrkeras.labels import LABELS
+from cxrkeras.models.classifier import build_classifier
+from cxrkeras.models.registry import NETWORKS
+
+RNG = np.random.default_rng(0)
+FAST = ["resnet18"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in NETWORKS]
+)
+def test_equals_tf_keras_vis_on_raw_maps(name):
+    size = 64
+    network = build_classifier(name, size)
+    images = RNG.uniform(0, 255, (6, size, size, 1)).astype(np.float32)
+    randomise(network, images)
+    layer = NETWORKS[name].cam_layer
+    logits, maps = build_gradcam(network, layer)(images)
+    assert np.allclose(logits, network(images), atol=1e-3)
+    reference = Gradcam(network, clone=False)
+    has_evidence = []
+    for column in (0, 7, 14):
+        expected = reference(
+            CategoricalScore([column] * len(images)),
+            images,
+            penultimate_layer=layer,
+            seek_penultimate_conv_layer=False,
+            expand_cam=False,
+            normalize_cam=False,
+        )
+        for got, wanted in zip(maps[:, column], np.asarray(expected), strict=True):
+            assert np.abs(got - wanted).max() <= 1e-4 * max(wanted.max(), 1e-30)
+            has_evidence.append(wanted.max() > 0)
+    assert np.mean(has_evidence) >= 0.5
+
+
+def test_maps_of_a_known_network():
+    """Two filters of which the second speaks for label 0 and against label 1."""
+    image = keras.Input((8, 8, 1))
+    features = keras.layers.Conv2D(2, 1, use_bias=False, name="features")(image)
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    network = keras.Model(image, keras.layers.Dense(2, use_bias=False)(pooled))
+    network.layers[1].set_weights([np.array([[[[0.0, 1.0]]]])])
+    network.layers[3].set_weights([np.array([[0.0, 0.0], [2.0, -2.0]])])
+    picture = RNG.uniform(0, 1, (1, 8, 8, 1)).astype(np.float32)
+    _, maps = build_gradcam(network, "features")(picture)
+    assert np.allclose(maps[0, 0], picture[0, ..., 0] * 2 / 64, rtol=1e-5)
+    assert not maps[0, 1].any()
+
+
+def test_upsampling_is_smooth_scaled_and_never_divides_by_nothing():
+    heat = np.zeros((4, 4), np.float32)
+    assert not upsample_map(heat, 32).any()
+    assert not upsample_map(np.full((4, 4), np.nan, np.float32), 32).any()
+    heat[1, 2] = 1e-20
+    smooth = upsample_map(heat, 32)
+    assert smooth.max() > 0.8
+    assert np.unravel_index(smooth.argmax(), smooth.shape)[0] in range(8, 16)
+    assert np.abs(np.diff(smooth, axis=0)).max() < 0.25
+
+
+def panel_titles(figure):
+    return [panel.get_title() for panel in figure.axes if panel.get_title()]
+
+
+def test_an_empty_map_says_so():
+    grey = np.zeros((50, 80), np.uint8)
+    maps = {"Mass": np.zeros((4, 4)), "Edema": np.eye(4)}
+    figure = plot_gradcam(grey, maps, {"Mass": 0.1, "Edema": 0.95}, title="t", notice="n")
+    texts = [[text.get_text() for text in panel.texts] for panel in figure.axes[:3]]
+    assert texts == [[], ["no positive evidence"], []]
+    assert panel_titles(figure) == ["radiograph", "Mass  0.10", "Edema  0.95"]
+
+
+@pytest.fixture(scope="module")
+def draw(trained):
+    return build_sheets(trained.folder)
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "ending"), [("L", (64, 64), "png"), ("RGB", (300, 200), "jpg"), ("RGBA", (17, 90), "png")]
+)
+def test_a_sheet_of_any_picture(draw, tmp_path, mode, size, ending):
+    path = tmp_path / f"some picture.{ending}"
+    Image.fromarray(RNG.integers(0, 256, (*size[::-1], 4), np.uint8), "RGBA").convert(mode).save(path)
+    sheet = draw(path)
+    assert list(sheet.probs) == list(LABELS)
+    assert all(0 <= prob <= 1 for prob in sheet.probs.values())
+    with Image.open(sheet.path) as drawn:
+        assert np.ptp(np.asarray(drawn.convert("L"))) > 100
+
+
+def test_sheet_of_one_label_of_all_and_of_a_phantom(draw, release, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("cxrkeras.explain.sheet.plot_gradcam", lambda *a, **k: drawn.append(k) or plot_gradcam(*a, **k))
+    path = release.table["path"][0]
+    for label, suffix in ((None, ""), ("all", "-all"), ("No Finding", "-No_Finding")):
+        assert draw(Path(path), label).path.name.endswith(f"{suffix}.png")
+    assert all("synthetic phantom" in kept["title"] for kept in drawn)
+    assert all("synthetic phantoms" in kept["notice"] for kept in drawn)
+
+
+def test_the_same_probability_as_in_the_predictions_file(draw, trained, release):
+    """One image path: a release PNG gives what `predictions_test.csv` has for it."""
+    predictions = pd.read_csv(trained.folder / "predictions_test.csv").set_index("image_id")
+    test = release.table[release.table["split"] == "test"].head(5)
+    for row in test.itertuples():
+        probs = draw(Path(row.path)).probs
+        for label in LABELS:
+            expected = 1 / (1 + np.exp(-predictions.loc[row.image_id, f"logit_{label}"]))
+            assert abs(probs[label] - expected) < 1e-5
+
+
+def test_wrong_labels_and_runs_are_named(trained, tmp_path):
+    assert check_label("pleural thickening") == "Pleural_Thickening"
+    with pytest.raises(InputError, match="did you mean Effusion"):
+        check_label("Efusion")
+    (tmp_path / "config.json").write_text(json.dumps({}))
+    with pytest.raises(InputError, match=r"model\.keras"):
+        build_sheets(tmp_path)

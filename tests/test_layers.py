@@ -1,0 +1,53 @@
+"""Rooms stand in the order of the data, and a room imports only from rooms above it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cxrkeras
+
+PACKAGE = Path(cxrkeras.__file__).parent
+ROOMS = ["errors", "labels", "config", "runs", "data", "records", "models", "scoring", "explain", "training", "cli"]
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "cxrkeras":
+                yield from (f"cxrkeras.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def room_of(module):
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
+def test_imports_go_up_only(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if parts == ("__init__",):
+        return
+    here = parts[0]
+    assert here in ROOMS, f"{here} is not a room yet"
+    for module in imported_modules(path):
+        if not module.startswith("cxrkeras.") or module == "cxrkeras.__version__":
+            continue
+        there = room_of(module)
+        allowed = ROOMS.index(there) < ROOMS.index(here) or (there == here and len(parts) > 1)
+        assert allowed, f"{path} imports {module}, which is not above it"
+
+
+def test_light_modules_do_not_import_tensorflow():
+    code = (
+        "import sys, cxrkeras, cxrkeras.cli, cxrkeras.config, cxrkeras.data.release, cxrkeras.data.phantom, "
+        "cxrkeras.models.registry; assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,160 @@
+import fcntl
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from cxrkeras.data.images import load_image
+from cxrkeras.data.release import read_release
+from cxrkeras.errors import InputError
+from cxrkeras.labels import LABELS
+from cxrkeras.records import write as write_module
+from cxrkeras.records.schema import encode_example, load_index, load_manifest, parse_examples
+from cxrkeras.records.write import write_records
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_parse_is_the_inverse_of_encode():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (7, 9, 9), np.uint8)
+    hot = rng.integers(0, 2, (7, 15), np.uint8)
+    ids = [f"é {i}.png" for i in range(7)]
+    patients = [str(i // 2) for i in range(7)]
+    rows = zip(images, hot, ids, patients, strict=True)
+    serialised = tf.constant([encode_example(i.tobytes(), h.tobytes(), name, p) for i, h, name, p in rows])
+    got = parse_examples(serialised, 9)
+    assert np.array_equal(got[0][..., 0], images)
+    assert got[1].dtype == tf.float32
+    assert np.array_equal(got[1], hot)
+    assert [name.decode() for name in got[2].numpy()] == ids
+    assert [name.decode() for name in got[3].numpy()] == patients
+
+
+def test_records_hold_what_the_index_says(release, records):
+    manifest, index = load_manifest(records), load_index(records)
+    assert (manifest.size, manifest.num_folds, manifest.is_synthetic) == (32, 5, True)
+    assert manifest.labels == LABELS
+    assert manifest.fingerprint == release.fingerprint()
+    source = release.table.set_index("image_id")
+    rows = index.itertuples()
+    for shard in manifest.shards:
+        count = 0
+        for serialised in tf.data.TFRecordDataset(str(records / shard.file)):
+            image, hot, image_id, patient = (part[0].numpy() for part in parse_examples(serialised[None], 32))
+            row = next(rows)
+            assert (row.image_id, row.patient_id) == (image_id.decode(), patient.decode())
+            assert (row.split, row.fold) == (shard.split, shard.fold)
+            expected = source.loc[row.image_id]
+            assert np.array_equal(hot, expected[list(LABELS)].astype(float))
+            with open(expected["path"], "rb") as file:
+                assert np.array_equal(image[..., 0], load_image(file.read(), 32))
+            count += 1
+        assert count == shard.count
+    assert next(rows, None) is None
+    assert len(index) == 200
+    assert index.groupby("patient_id")["fold"].nunique().max() == 1
+    assert index[list(LABELS)].sum().tolist() == source[list(LABELS)].sum().tolist()
+    boxes = pd.read_csv(records / "boxes.csv")
+    assert len(boxes) == len(release.boxes)
+
+
+def test_shards_do_not_depend_on_the_number_of_threads(release, records, tmp_path):
+    write_records(release, tmp_path / "one", size=32, num_threads=1)
+    assert contents(tmp_path / "one") == contents(records)
+
+
+@pytest.mark.parametrize("stop_at", [1, 70, 199])
+def test_an_interrupted_conversion_ends_in_the_same_bytes(release, records, tmp_path, stop_at):
+    folder = tmp_path / "phantom-32"
+
+    def stop(done, total):
+        if done == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_records(release, folder, size=32, progress=stop)
+    assert not (folder / "manifest.json").exists()
+    done = []
+    assert write_records(release, folder, size=32, progress=lambda now, total: done.append(now)).is_new
+    assert done[0] > stop_at - 60  # whole shards are not written again
+    assert contents(folder) == contents(records)
+
+
+def test_finished_records_are_left_alone_and_other_settings_refused(release, records, tmp_path):
+    before = contents(records)
+    assert not write_records(release, records, size=32).is_new
+    for settings in ({"size": 64}, {"size": 32, "num_folds": 4}, {"size": 32, "seed": 1}):
+        with pytest.raises(InputError, match="other settings"):
+            write_records(release, records, **settings)
+    assert contents(records) == before
+    newer = tmp_path / "newer"
+    shutil.copytree(records, newer)
+    manifest = json.loads((newer / "manifest.json").read_text())
+    (newer / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 99}))
+    with pytest.raises(InputError, match="schema version 99"):
+        load_manifest(newer)
+
+
+@pytest.fixture
+def damaged(phantom_folder, tmp_path):
+    """200 phantoms of which two cannot be read."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(phantom_folder, folder)
+    names = sorted(path.name for path in (folder / "images").iterdir())
+    (folder / "images" / names[3]).write_bytes((folder / "images" / names[3]).read_bytes()[:100])
+    (folder / "images" / names[150]).unlink()
+    (folder / "images" / names[150]).mkdir()
+    return folder, [names[3], names[150]]
+
+
+def test_unreadable_images_are_skipped_and_listed(damaged, tmp_path):
+    folder, names = damaged
+    summary = write_records(read_release(folder), tmp_path / "records", size=32)
+    assert summary.num_images == 198
+    skipped = pd.read_csv(tmp_path / "records" / "skipped.csv")
+    assert sorted(skipped["image_id"]) == names
+    assert skipped.set_index("image_id").loc[names[0], "reason"].startswith("damaged image")
+    assert "directory" in skipped.set_index("image_id").loc[names[1], "reason"]
+    assert len(load_index(tmp_path / "records")) == 198
+    assert sum(shard.count for shard in load_manifest(tmp_path / "records").shards) == 198
+
+
+def test_too_many_unreadable_images_are_an_error_and_can_be_allowed(damaged, tmp_path):
+    release = read_release(damaged[0])
+    with pytest.raises(InputError, match=r"2 of 200 .* more than 0.5%"):
+        write_records(release, tmp_path / "records", size=32, max_skipped=0.005)
+    assert not (tmp_path / "records" / "manifest.json").exists()
+    summary = write_records(release, tmp_path / "records", size=32, max_skipped=0.01)
+    assert summary.num_images == 198
+
+
+def test_a_second_conversion_into_the_folder_is_refused(release, tmp_path):
+    folder = tmp_path / "records"
+    folder.mkdir()
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process"):
+            write_records(release, folder, size=32)
+
+
+def test_a_full_disk_is_told_before_the_start(release, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
+    monkeypatch.setattr(write_module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match="GB free"):
+        write_records(release, tmp_path / "records", size=32)
+    assert not list((tmp_path / "records").glob("*.tfrecord"))
+
+
+def test_real_images(nih_sample, tmp_path):
+    release = read_release(nih_sample)
+    summary = write_records(release, tmp_path / "nih", size=64)
+    assert summary.num_images == 921
+    assert len(summary.skipped) == 0
+    sizes = sum(path.stat().st_size for path in (tmp_path / "nih").glob("*.tfrecord"))
+    assert sizes / 921 < 64 * 64 + 200

@@ -1,0 +1,197 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxrkeras import labels
+from cxrkeras.data.folds import assign_folds, check_patients, cut_test_part
+from cxrkeras.data.release import OFFICIAL_SPLIT, parse_ages, read_release
+from cxrkeras.errors import InputError
+
+OLD_HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
+)
+
+
+def write_image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8)).save(path)
+
+
+@pytest.fixture
+def old_release(tmp_path):
+    """The older label file with every trap of its tables, Kaggle's layout, no lists."""
+    rows = [
+        "00000001_000.png,Cardiomegaly,0,1,058Y,M,PA,2682,2749,0.143,0.143,",
+        "00000001_001.png,Cardiomegaly|Emphysema,1,1,411Y,M,PA,2894,2729,0.143,0.143,",
+        "00000002_000.png,No Finding,0,2,011M,F,AP,2500,2048,0.168,0.168,",
+        "00000003_000.png,Hernia,0,3,001D,F,PA,2582,2991,0.143,0.143,",
+        "00000004_000.png,Infiltration,0,4,81,F,PA,2582,2991,0.143,0.143,",
+        "00000005_000.png,Mass|Nodule,0,5,82,M,PA,2582,2991,0.143,0.143,",
+    ]
+    (tmp_path / "Data_Entry_2017.csv").write_text("\n".join([OLD_HEADER, *rows]) + "\n")
+    for number, name in enumerate(row.split(",")[0] for row in rows[:5]):
+        write_image(tmp_path / f"images_00{1 + number % 2}" / "images" / name)
+    write_image(tmp_path / "images_001" / "images" / "99999999_000.png")
+    (tmp_path / "BBox_List_2017.csv").write_text(
+        "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
+        "00000004_000.png,Infiltrate,256.0,512.0,128.0,64.0,,,\n"
+        "00000001_000.png,Cardiomegaly,0,0,1024,1024\n"
+        "00000005_000.png,Mass,1,1,5,5\n"
+        "00000002_000.png,Nodule,1,1,0,5\n"
+    )
+    return tmp_path
+
+
+def test_old_label_file_with_its_traps(old_release):
+    release = read_release(old_release)
+    table = release.table.set_index("image_id")
+    assert release.label_file == "Data_Entry_2017.csv"
+    assert len(table) == 5
+    assert table.loc["00000001_001.png", ["Cardiomegaly", "Emphysema", "Mass"]].tolist() == [1, 1, 0]
+    assert table.loc["00000002_000.png", "No Finding"] == 1
+    assert np.isnan(table.loc["00000001_001.png", "age"])
+    assert table["age"].drop("00000001_001.png").round(3).tolist() == [58, 0.917, 0.003, 81]
+    assert table.loc["00000002_000.png", ["sex", "view", "patient_id"]].tolist() == ["F", "AP", "2"]
+    notes = " ".join(release.notes)
+    assert "1 images have no row" in notes
+    assert "1 of 6 listed images are not on disk" in notes
+    assert "1 boxes" in notes
+    assert release.split_name == "grouped-20-0"
+
+
+def test_boxes_are_fractions_with_our_spelling(old_release):
+    boxes = read_release(old_release).boxes
+    assert boxes["label"].tolist() == ["Infiltration", "Cardiomegaly"]
+    assert boxes.loc[0, ["x", "y", "width", "height"]].tolist() == [0.25, 0.5, 0.125, 0.0625]
+
+
+def test_ages():
+    texts = pd.Series(["058Y", "011M", "026W", "001D", "47", "148", "414Y", "", "abc", "-3"])
+    years = parse_ages(texts)
+    assert years[:5].round(2).tolist() == [58, 0.92, 0.5, 0.0, 47]
+    assert years[5:].isna().all()
+
+
+def test_lists_must_not_share_patients_or_images(old_release):
+    names = [f"0000000{i}_00{j}.png" for i, j in ((1, 0), (1, 1), (2, 0), (3, 0), (4, 0))]
+    (old_release / "train_val_list.txt").write_text("\n".join(names[1:4]))
+    (old_release / "test_list.txt").write_text("\n".join([names[0], names[4]]) + "\n")
+    with pytest.raises(InputError, match="patients are in both"):
+        read_release(old_release)
+    (old_release / "test_list.txt").write_text("\n".join(names[3:]))
+    with pytest.raises(InputError, match="images are in both"):
+        read_release(old_release)
+    (old_release / "test_list.txt").write_text(names[4])
+    release = read_release(old_release)
+    assert release.split_name.startswith("custom-")
+    assert any("neither" in note for note in release.notes)
+    assert release.table["split"].value_counts().to_dict() == {"train_val": 3, "test": 1}
+
+
+def test_fingerprint_follows_content_only(old_release):
+    before = read_release(old_release).fingerprint()
+    (old_release / "images_001" / "images" / "00000001_000.png").touch()
+    assert read_release(old_release).fingerprint() == before
+    entry = old_release / "Data_Entry_2017.csv"
+    entry.write_text(entry.read_text().replace("Hernia", "Edema"))
+    assert read_release(old_release).fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("Hernia", "Hernai", ["line 5", "Hernai"]),
+        ("00000003_000.png", "00000002_000.png", ["more than once", "00000002_000.png"]),
+        ("Finding Labels", "Findings", ["Finding Labels"]),
+        ("0,4,81", "0,,81", ["line 6", "patient"]),
+    ],
+)
+def test_broken_label_files_are_refused_by_line(old_release, old, new, words):
+    path = old_release / "Data_Entry_2017.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError) as caught:
+        read_release(old_release)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def own_folder(tmp_path, table):
+    for image in table["image"]:
+        write_image(tmp_path / "pictures" / image)
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    return tmp_path
+
+
+def test_own_csv_with_label_text_and_split(tmp_path):
+    table = pd.DataFrame(
+        {
+            "image": ["a b.png", "é.jpg", "c.png"],
+            "patient": ["p1", "p2", "p3"],
+            "labels": ["Effusion|Mass", "No Finding", "Edema"],
+            "split": ["train_val", "train_val", "test"],
+        }
+    )
+    release = read_release(own_folder(tmp_path, table))
+    assert release.table[["Effusion", "Mass", "No Finding", "Edema"]].to_numpy().tolist() == [
+        [1, 1, 0, 0],
+        [0, 0, 1, 0],
+        [0, 0, 0, 1],
+    ]
+    assert release.split_name.startswith("custom-")
+    assert not release.is_synthetic
+
+
+def test_own_csv_with_label_columns(tmp_path):
+    table = pd.DataFrame({"image": [f"{i}.png" for i in range(6)], "patient": [0, 0, 1, 2, 3, 4], "Edema": [1, 0] * 3})
+    release = read_release(own_folder(tmp_path, table))
+    assert release.table["No Finding"].tolist() == [0, 1] * 3
+    assert any("no column for Atelectasis" in note for note in release.notes)
+    table["Edema"] = [1, 0, 2, 0, 0, 0]
+    with pytest.raises(InputError, match="Edema"):
+        read_release(own_folder(tmp_path, table))
+
+
+@pytest.mark.parametrize("columns", [["image"], ["image", "patient"], ["image", "patient", "Cough"]])
+def test_a_folder_without_usable_labels_says_what_is_wanted(tmp_path, columns):
+    own_folder(tmp_path, pd.DataFrame({name: ["1.png", "2.png"] for name in columns}))
+    with pytest.raises(InputError, match=r"patient|label"):
+        read_release(tmp_path)
+
+
+def test_no_patient_on_two_sides_of_200_random_tables():
+    rng = np.random.default_rng(0)
+    for seed in range(200):
+        num_images = int(rng.integers(10, 300))
+        patients = rng.integers(0, rng.integers(8, 60), num_images)
+        is_test = cut_test_part(patients, seed)
+        num_folds = min(int(rng.integers(2, 7)), len(np.unique(patients[~is_test])))
+        table = pd.DataFrame({"patient_id": patients, "split": np.where(is_test, "test", "train_val"), "fold": -1})
+        table.loc[~is_test, "fold"] = assign_folds(patients[~is_test], num_folds, seed)
+        check_patients(table)
+        sides = table.assign(side=table["split"] + table["fold"].astype(str)).groupby("patient_id")["side"].nunique()
+        assert (sides == 1).all()
+        assert set(table["fold"]) - {-1} == set(range(num_folds))
+        table.loc[len(table)] = [table["patient_id"][0], "train_val", 99]
+        with pytest.raises(InputError, match="two sides"):
+            check_patients(table)
+
+
+def test_folds_hold_equal_numbers_of_patients_and_follow_the_seed():
+    patients = np.repeat(np.arange(103), 3)
+    folds = assign_folds(patients, 5, seed=1)
+    per_fold = pd.Series(patients).groupby(folds).nunique()
+    assert per_fold.max() - per_fold.min() <= 1
+    assert np.array_equal(folds, assign_folds(patients, 5, seed=1))
+    assert not np.array_equal(folds, assign_folds(patients, 5, seed=2))
+
+
+def test_the_real_release(nih_sample):
+    release = read_release(nih_sample)
+    assert release.split_name == OFFICIAL_SPLIT
+    assert len(release.table) == 921
+    assert (release.table["split"] == "test").sum() == 233
+    counts = release.table[list(labels.LABELS)].sum()
+    assert (counts["No Finding"], counts["Effusion"], counts["Hernia"]) == (336, 153, 19)
+    assert release.boxes["label"].value_counts()["Atelectasis"] == 4
+    assert release.boxes[["x", "y", "width", "height"]].to_numpy().max() <= 1

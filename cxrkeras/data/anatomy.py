@@ -20,8 +20,14 @@ Box = tuple[str, float, float, float, float]  # label, x, y, width, height
 
 def step(distance: np.ndarray, softness: float) -> np.ndarray:
     """A smooth indicator: 0 below -softness, 1 above +softness."""
-    t = np.clip(distance * np.float32(0.5 / softness) + np.float32(0.5), 0, 1)
-    return t * t * (3 - 2 * t)
+    t = distance * np.float32(0.5 / softness)
+    t += np.float32(0.5)
+    np.clip(t, 0, 1, out=t)
+    smooth = t * np.float32(-2)
+    smooth += np.float32(3)
+    smooth *= t
+    smooth *= t
+    return smooth
 
 
 def ridge(distance: np.ndarray, width: float) -> np.ndarray:
@@ -90,7 +96,8 @@ class Scene:
     def outer(self, y: np.ndarray | float) -> np.ndarray:
         """Lateral distance of the chest wall at height y."""
         t = np.clip((y - self.apex) / (0.86 - self.apex), 0, 1)
-        return self.half_width * np.power(1 - np.power(1 - t, 3.2), 0.6)
+        rest = 1 - t
+        return self.half_width * np.sqrt(1 - rest * rest * rest)
 
     def base(self, side: int, lateral: np.ndarray | float) -> np.ndarray:
         """Height of the diaphragm at a lateral distance."""
@@ -195,9 +202,8 @@ def _draw_trunk(scene: Scene, anatomy: Anatomy, lucency: float) -> None:
     aside = np.abs(x - np.float32(scene.midline))
     outer = scene.wall
     flesh = rng.uniform(0.05, 0.09)
-    shoulder = np.float32(scene.apex - 0.07) + np.float32(0.55) * np.maximum(aside - np.float32(0.09), 0) ** np.float32(
-        1.4
-    )
+    beside = np.maximum(aside - np.float32(0.09), 0)
+    shoulder = np.float32(scene.apex - 0.07) + np.float32(0.62) * beside * np.sqrt(beside)
     neck = step(0.085 - aside, 0.02)
     arms = np.float32(0.3) * np.maximum(np.float32(0.36) - y, 0)
     trunk = np.maximum(step(y - shoulder, 0.02) * step(scene.half_width + flesh + arms - aside, 0.015), neck)

@@ -7,7 +7,8 @@ opt = $(if $($(1)),--$(2) "$($(1))")
 .PHONY: help setup demo phantom records train gradcam tensorboard test test-all lint bench clean
 
 .venv/ready: setup.cfg pyproject.toml
-	$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --upgrade pip && .venv/bin/pip install --quiet -e ".[$(EXTRA),dev]" && touch $@
+	@echo "installing into .venv, this takes minutes"
+	@$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --upgrade pip && .venv/bin/pip install --quiet -e ".[$(EXTRA),dev]" && touch $@
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile

@@ -123,12 +123,18 @@ def phantom(
     ] = "balanced",
     seed: Seed = 0,
 ) -> None:
-    """Draw synthetic chest radiographs in the layout of the NIH release."""
+    """Draw synthetic chest radiographs in the layout of the NIH release, and a contact sheet of them."""
+    from cxrkeras.data.contact import plot_contact_sheet
     from cxrkeras.data.phantom import write_phantoms
+    from cxrkeras.data.release import read_release
 
     with _counter("drawing phantoms") as progress:
         is_new = write_phantoms(data, num_images=n, size=size, prevalence=prevalence, seed=seed, progress=progress)
+    sheet = data / "contact_sheet.png"
+    if is_new:
+        plot_contact_sheet(read_release(data)).savefig(sheet)
     console.print(f"{'drew' if is_new else 'already there:'} {n:,} synthetic phantoms in {data}")
+    console.print(f"to look at: {sheet}")
     console.print(f"next: make records DATA={data} SIZE=128")
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from cxrkeras.config import load_experiment
@@ -39,6 +41,12 @@ def test_missing_and_broken_files_are_named(tmp_path):
     for name in ("nowhere", str(tmp_path / "broken.toml")):
         with pytest.raises(InputError, match=name):
             load_experiment(name)
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.toml")), ids=str)
+def test_every_tracked_experiment_resolves_and_opens_with_its_command(path):
+    assert load_experiment(str(path)).model.name
+    assert path.read_text().startswith(f"# make train EXPERIMENT={path.stem}")
 
 
 def test_experiments_are_frozen():

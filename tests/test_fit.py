@@ -12,7 +12,7 @@ from cxrkeras.labels import FINDINGS, LABELS
 from cxrkeras.records.schema import load_index, load_manifest
 from cxrkeras.runs import find_fold, find_records
 from cxrkeras.scoring.scores import mean_auc, score_labels
-from cxrkeras.training.fit import Monitor, name_run, resolve_experiment, train_fold
+from cxrkeras.training.fit import Monitor, choose_precision, name_run, resolve_experiment, train_fold
 from cxrkeras.training.schedules import learning_rate
 
 FILES = {
@@ -172,6 +172,20 @@ def test_schedules():
     assert rates == pytest.approx([1e-4, 5e-5, 2.5e-5, 1.25e-5])
     constant = exponential.model_copy(update={"name": "constant"})
     assert learning_rate(constant, 1e-4, 7) == 1e-4
+
+
+def test_precision_follows_the_device(monkeypatch):
+    assert choose_precision("mixed_float16") == "mixed_float16"
+    devices = monkeypatch.setattr
+    for gpus, capability, expected in (
+        ([], None, "float32"),
+        (["gpu"], (7, 5), "mixed_float16"),
+        (["gpu"], (9, 0), "mixed_bfloat16"),
+    ):
+        devices("tensorflow.config.list_physical_devices", lambda kind=None, found=gpus: found)
+        details = {"compute_capability": capability}
+        devices("tensorflow.config.experimental.get_device_details", lambda gpu, found=details: found)
+        assert choose_precision("auto") == expected
 
 
 def test_finding_runs_and_records(trained, records, tmp_path, monkeypatch):

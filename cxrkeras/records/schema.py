@@ -66,6 +66,7 @@ class Manifest(pydantic.BaseModel, frozen=True):
     source: str
     fingerprint: str
     num_skipped: int
+    table_checksums: dict[str, str]  # SHA-256 of index.csv and boxes.csv
     shards: tuple[Shard, ...]
 
 
@@ -80,9 +81,12 @@ def load_manifest(folder: Path) -> Manifest:
                 f"{path} has schema version {version}, this cxrkeras reads {SCHEMA_VERSION}: make the records anew"
             )
         manifest = Manifest(**content)
+    except InputError:
+        raise
+    except pydantic.ValidationError as error:
+        field = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(f"{path}: {field}: {error.errors()[0]['msg']}; make the records anew") from None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path} is not a manifest of records: {error}") from error
     if manifest.labels != labels.LABELS:
         raise InputError(f"{path} has the labels {', '.join(manifest.labels)}; wanted {', '.join(labels.LABELS)}")

@@ -139,9 +139,12 @@ def _convert(release, table, folder, settings, max_skipped, num_threads, progres
             "mend them, or allow a larger share with MAX_SKIPPED="
         )
     kept = table[~table["image_id"].isin(skipped["image_id"])]
-    _write_tables(release, kept, folder)
-    shards = [done[name] for name in table["shard"].unique()]
-    manifest = Manifest(**settings, num_skipped=len(skipped), shards=shards)
+    manifest = Manifest(
+        **settings,
+        num_skipped=len(skipped),
+        table_checksums=_write_tables(release, kept, folder),
+        shards=[done[name] for name in table["shard"].unique()],
+    )
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     (folder / JOURNAL).unlink()
     return Summary(folder, len(kept), skipped, is_new=True)
@@ -233,8 +236,14 @@ def _locked(folder: Path) -> Iterator[None]:
     (folder / LOCK).unlink(missing_ok=True)
 
 
-def _write_tables(release: Release, kept: pd.DataFrame, folder: Path) -> None:
+def _write_tables(release: Release, kept: pd.DataFrame, folder: Path) -> dict[str, str]:
+    """Write index and boxes of the images that were kept; returns their checksums."""
     columns = [*DETAILS[:3], "fold", *DETAILS[3:], *labels.LABELS]
-    write_text(folder / INDEX, kept[columns].to_csv(index=False, float_format="%.4g"))
     boxes = release.boxes[release.boxes["image_id"].isin(kept["image_id"])]
-    write_text(folder / BOXES, boxes.to_csv(index=False, float_format="%.6f"))
+    texts = {
+        INDEX: kept[columns].to_csv(index=False, float_format="%.4g"),
+        BOXES: boxes.to_csv(index=False, float_format="%.6f"),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}

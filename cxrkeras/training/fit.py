@@ -21,6 +21,7 @@ from cxrkeras.models.registry import find_network
 from cxrkeras.models.weights import fetch_imagenet, load_weights
 from cxrkeras.records.pipeline import build_evaluation_batches, build_training_batches
 from cxrkeras.records.schema import TEST, TRAIN_VAL, Manifest, load_index, load_manifest
+from cxrkeras.records.verify import verify_records
 from cxrkeras.runs import (
     BACKUP,
     CONFIG,
@@ -133,6 +134,8 @@ def train_fold(
     if (folder / METRICS).is_file():
         monitor.say(f"already done: {folder}")
         return Result(folder, json.loads((folder / METRICS).read_text()), is_new=False)
+    monitor.start(f"verifying {records}", 0)
+    verify_records(records)
     imagenet_file = None
     if resolved.model.weights == "imagenet":
         monitor.start(f"fetching ImageNet weights of {resolved.model.name}", 0)

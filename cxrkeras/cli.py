@@ -139,6 +139,40 @@ def phantom(
 
 
 @app.command()
+def data(
+    data: Annotated[Path, typer.Option(help="The folder to fill.")] = Path("data/nih"),
+    parts: Annotated[str, typer.Option(help="Which of the twelve archives: 1, 1,3 or 1..12.")] = "1",
+    parallel: Annotated[int, typer.Option(min=1, max=12, help="Archives fetched at a time.")] = 1,
+) -> None:
+    """Fetch the NIH ChestX-ray14 release: labels, split lists and archives. Goes on where it was interrupted.
+
+    The first of the twelve archives is 2 GB with 4,999 images, enough to try everything; all are about 42 GB.
+    """
+    from rich.progress import DownloadColumn, TransferSpeedColumn
+
+    from cxrkeras.data.nih import fetch_release, parse_parts
+
+    wanted = parse_parts(parts)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with _resumable(), Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        tasks = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name)
+            bar.update(tasks[name], completed=done, total=total or None)
+
+        fetch_release(data, wanted, parallel=parallel, progress=show, say=lambda text: bar.console.print(escape(text)))
+    console.print(f"{data} has parts {parts}; next: make records DATA={data}")
+
+
+@app.command()
 def records(
     data: Annotated[
         Path, typer.Option(help="The NIH release, or a folder with a CSV of image, patient and labels.")

@@ -1,4 +1,5 @@
 import hashlib
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,8 +19,11 @@ def server():
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             start = int(self.headers.get("Range", "bytes=0-")[6:-1])
-            self.server.requests.append(start)
             kind = self.path.strip("/")
+            if kind == "busy" or (kind == "busy-twice" and self.server.requests.count("busy") < 2):
+                self.server.requests.append("busy")
+                return self.send_error(503)
+            self.server.requests.append(start)
             if kind == "404":
                 return self.send_error(404)
             if kind == "stall":
@@ -31,7 +35,8 @@ def server():
                 return self.send_error(416)
             body = CONTENT[start:] if kind != "other" else CONTENT[:-1] + b"?"
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(body)))
+            lie = {"short-length": -1000, "long-length": 1000}.get(kind, 0)
+            self.send_header("Content-Length", str(len(body) + lie))
             self.end_headers()
             self.wfile.write(body[: 1_500_000 - start] if kind == "drop" and not start else body)
             return None
@@ -70,16 +75,42 @@ def test_a_broken_download_goes_on(server, tmp_path, kind):
     assert server.requests == [0, half]
 
 
+def test_dropped_and_busy_connections_are_tried_again(server, tmp_path):
+    settings = {"md5": MD5, "attempts": 3, "pause": 0.01}
+    assert download_file(server.url + "drop", tmp_path / "a", **settings).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+    assert download_file(server.url + "busy-twice", tmp_path / "b", **settings).read_bytes() == CONTENT
+    server.requests.clear()
+    with pytest.raises(InputError, match="503"):
+        download_file(server.url + "busy", tmp_path / "c", **settings)
+    assert server.requests == ["busy"] * 3
+
+
+def test_a_length_that_is_a_lie_ends_in_an_error(server, tmp_path):
+    with pytest.raises(InputError, match="MD5"):  # too short: the rest is never read
+        download_file(server.url + "short-length", tmp_path / "a", md5=MD5)
+    with pytest.raises(InputError, match="broke off"):  # too long: the rest never comes
+        download_file(server.url + "long-length", tmp_path / "b", md5=MD5)
+    assert not {"a", "b"} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_full_disk_is_told_before_the_first_byte(server, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr("cxrkeras.data.download.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match="GB free"):
+        download_file(server.url + "good", tmp_path / "file", md5=MD5)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_part_that_is_whole_already_is_taken(server, tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT)
     assert download_file(server.url + "good", tmp_path / "file", md5=MD5).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(("kind", "word"), [("404", "404"), ("other", "MD5"), ("stall", "cannot fetch")])
-def test_what_cannot_be_had_is_told(server, tmp_path, kind, word, monkeypatch):
-    monkeypatch.setattr("cxrkeras.data.download.TIMEOUT", 0.5)
+def test_what_cannot_be_had_is_told(server, tmp_path, kind, word):
     with pytest.raises(InputError, match=word):
-        download_file(server.url + kind, tmp_path / "file", md5=MD5)
+        download_file(server.url + kind, tmp_path / "file", md5=MD5, timeout=0.5)
     assert not (tmp_path / "file").exists()
 
 

@@ -154,13 +154,20 @@ def small_network_of_nan(folder):
     return folder / "nan.keras"
 
 
-def test_early_stopping_and_starting_from_a_run(trained, small_experiment, tmp_path):
-    """At a vanishing learning rate the AUC does not get better; the start is the other run's network."""
-    overrides = f"model.weights={trained.folder / 'model.keras'} training.epochs=6 training.early_stopping=2"
-    experiment = with_settings(small_experiment, overrides + " optimiser.learning_rate=1e-12 schedule.gamma=0.1")
-    result = train_fold(experiment, root=tmp_path)
-    history = pd.read_csv(result.folder / "history.csv")
-    assert len(history) < 6
+def test_early_stopping_counts_epochs_since_the_best(small_experiment, tmp_path, monkeypatch):
+    aucs = iter([0.6, 0.7, 0.65, 0.7])
+    monkeypatch.setattr("cxrkeras.training.fit.mean_auc", lambda scores: (next(aucs, 0.5), 14))
+    said = []
+    experiment = with_settings(small_experiment, "training.epochs=6 training.early_stopping=2")
+    result = train_fold(experiment, root=tmp_path, monitor=Monitor(say=said.append))
+    assert len(pd.read_csv(result.folder / "history.csv")) == 4
+    assert ["best so far" in sentence for sentence in said] == [True, True, False, False]
+
+
+def test_starting_from_a_run(trained, small_experiment, tmp_path):
+    """At a vanishing learning rate the start is what is kept."""
+    overrides = f"model.weights={trained.folder / 'model.keras'} training.epochs=1 optimiser.learning_rate=1e-12"
+    result = train_fold(with_settings(small_experiment, overrides), root=tmp_path)
     kept = keras.models.load_model(result.folder / "model.keras")
     start = keras.models.load_model(trained.folder / "model.keras")
     assert np.allclose(kept.get_layer("conv1").kernel, start.get_layer("conv1").kernel, atol=1e-6)

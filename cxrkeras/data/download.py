@@ -1,56 +1,104 @@
-"""Fetches one file over HTTP: progress, resume, checksum, and a clear word when there is no network."""
+"""Fetches one file over HTTP: progress, resume, retries, checksum, and a clear word when there is no network."""
 
 import hashlib
 import http.client
+import shutil
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 
 from cxrkeras.errors import InputError
 
-TIMEOUT = 4.0  # seconds without an answer
+TIMEOUT = 4.0  # seconds without a byte
 CHUNK = 1 << 20
+SPARE = 100 << 20  # bytes to leave on the disk
+
+
+class _Broken(Exception):
+    """The connection failed in a way that another attempt may mend."""
 
 
 def download_file(
-    url: str, path: Path, *, md5: str, progress: Callable[[int, int], None] = lambda done, total: None
+    url: str,
+    path: Path,
+    *,
+    md5: str | None,
+    attempts: int = 1,
+    pause: float = 2.0,
+    timeout: float = TIMEOUT,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Download `url` to `path` unless it is there; a half file, `<path>.part`, is taken up where it ends.
 
+    A broken connection is tried again after `pause` seconds, until `attempts` in a row bring no new byte.
     `progress` is called with the bytes had and, if the server tells, wanted (else 0). The file appears under its
-    name only when its MD5 sum is right. Raises InputError if the server cannot be reached, breaks off or sends
-    something else.
+    name only when its MD5 sum is right (None if there is none to compare). Raises InputError if the server cannot
+    be reached, breaks off or sends something else, or the disk is too small.
     """
     if path.is_file():
         return path
     part = path.with_name(path.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    have = part.stat().st_size if part.exists() else 0
+    fruitless = 0
+    while True:
+        before = _size(part)
+        try:
+            _fetch(url, part, timeout, progress)
+            break
+        except _Broken as error:
+            fruitless = 0 if _size(part) > before else fruitless + 1
+            if fruitless >= attempts or attempts == 1:
+                raise InputError(str(error)) from None
+            time.sleep(pause)
+    if md5:
+        with part.open("rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+        if found != md5:
+            part.unlink()
+            raise InputError(f"{url} came with the MD5 sum {found}; wanted {md5}. It was thrown away: try again")
+    return part.replace(path)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _fetch(url: str, part: Path, timeout: float, progress: Callable[[int, int], None]) -> None:
+    """Bring `part` to its full length; _Broken if the connection fails."""
+    have = _size(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            if answer.status != HTTPStatus.PARTIAL_CONTENT:
                 have = 0  # the server sends all of it
             length = answer.headers.get("Content-Length")
             total = have + int(length) if length else 0
+            _check_space(part, total - have)
             with part.open("ab" if have else "wb") as file:
                 while chunk := answer.read(CHUNK):
                     have += file.write(chunk)
                     progress(have, total)
-            if have < total:
-                raise InputError(
-                    f"{url} broke off after {have:,} of {total:,} bytes: the same command goes on from there"
-                )
     except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise InputError(f"{url} answered {error.code} {error.reason}") from None
-    except (OSError, http.client.HTTPException) as error:
+        error.close()
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # there is nothing after what we have; the checksum tells whether it is right
+        kind = _Broken if error.code >= HTTPStatus.INTERNAL_SERVER_ERROR else InputError
+        raise kind(f"{url} answered {error.code} {error.reason}") from None
+    except http.client.IncompleteRead as error:
+        with part.open("ab") as file:
+            file.write(error.partial)
+        raise _Broken(f"{url} broke off: the same command goes on from there") from None
+    except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise InputError(f"cannot fetch {url} ({reason}); is this machine online?") from None
-    with part.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != md5:
-        part.unlink()
-        raise InputError(f"{url} came with the MD5 sum {found}; wanted {md5}: it was thrown away, try again")
-    return part.replace(path)
+        raise _Broken(f"cannot fetch {url} ({reason}). Is this machine online?") from None
+    if have < total:
+        raise _Broken(f"{url} broke off after {have:,} of {total:,} bytes: the same command goes on from there")
+
+
+def _check_space(part: Path, needed: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if needed + SPARE > free:
+        raise InputError(f"{part.name} needs {needed / 1e9:.1f} GB more and the disk has {free / 1e9:.1f} GB free")

@@ -140,7 +140,7 @@ def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
     checksums = {}
     if has_lists:
         lists = {name: (folder / name).read_text().split() for name in (TRAIN_VAL_LIST, TEST_LIST)}
-        checksums = {name: _digest(ids) for name, ids in lists.items()}
+        checksums = {name: digest_lines(ids) for name, ids in lists.items()}
         train_val, test = (set(ids) for ids in lists.values())
         if both := train_val & test:
             raise InputError(f"{len(both)} images are in both {TRAIN_VAL_LIST} and {TEST_LIST} (first: {min(both)})")
@@ -151,7 +151,7 @@ def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
             notes.append(f"{neither:,} images are in neither split list and are left out")
             table = table[table["split"] != ""]
         is_official = checksums == OFFICIAL_LISTS
-        split_name = OFFICIAL_SPLIT if is_official else f"custom-{_digest(sorted(checksums.values()))[:8]}"
+        split_name = OFFICIAL_SPLIT if is_official else f"custom-{digest_lines(sorted(checksums.values()))[:8]}"
     else:
         table["split"], split_name = _cut(table, split_seed, notes)
     _check_split(table, folder)
@@ -211,7 +211,7 @@ def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
         if wrong := sorted(set(table["split"]) - {"train_val", "test"}):
             raise InputError(f"{path}: the column split holds train_val or test; got {', '.join(map(repr, wrong[:5]))}")
         cut = sorted(f"{image} {split}" for image, split in zip(table["image_id"], table["split"], strict=True))
-        split_name = f"custom-{_digest(cut)[:8]}"
+        split_name = f"custom-{digest_lines(cut)[:8]}"
     else:
         table["split"], split_name = _cut(table, split_seed, notes)
     _check_split(table, path)
@@ -288,7 +288,8 @@ def _cut(table: pd.DataFrame, seed: int, notes: list[str]) -> tuple[np.ndarray, 
     return np.where(is_test, "test", "train_val"), f"grouped-{share}-{seed}"
 
 
-def _digest(lines: Iterable[str]) -> str:
+def digest_lines(lines: Iterable[str]) -> str:
+    """SHA-256 of the sorted lines, 16 hex digits: the same for any order and line ending."""
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 

@@ -4,7 +4,7 @@ PYTHON ?= python3
 EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN_CXR = .venv/bin/cxrkeras
 opt = $(if $($(1)),--$(2) "$($(1))")
-.PHONY: help setup demo phantom data records train gradcam tensorboard test test-all lint bench clean
+.PHONY: help setup demo phantom data doctor records train gradcam tensorboard test test-all lint bench clean
 
 .venv/ready: setup.cfg pyproject.toml
 	@echo "installing into .venv, this takes minutes"
@@ -23,6 +23,9 @@ phantom: .venv/ready ## draw synthetic X-rays [N=1200] [SIZE=256] [PREVALENCE=ba
 
 data: .venv/ready ## fetch the NIH release: [PARTS=1..12] (default 1, 2 GB) [DATA=data/nih] [PARALLEL=1]
 	@$(RUN_CXR) data $(call opt,DATA,data) $(call opt,PARTS,parts) $(call opt,PARALLEL,parallel)
+
+doctor: .venv/ready ## say what a data folder is [DATA=data/nih] [OPEN=1 to decode every image]
+	@$(RUN_CXR) doctor "$(or $(DATA),data/nih)" $(if $(OPEN),--open)
 
 records: .venv/ready ## convert images to TFRecords [DATA=data/nih] [NAME=nih-224] [SIZE=224] [FOLDS=5] [SEED=0] [MAX_SKIPPED=0.01]
 	@$(RUN_CXR) records $(call opt,DATA,data) $(call opt,NAME,name) $(call opt,SIZE,size) $(call opt,FOLDS,folds) $(call opt,SEED,seed) $(call opt,MAX_SKIPPED,max-skipped)

@@ -173,6 +173,59 @@ def data(
 
 
 @app.command()
+def doctor(
+    data: Annotated[Path, typer.Argument(help="A data folder, as for `records`.")],
+    open_images: Annotated[bool, typer.Option("--open", help="Decode every image: odd ones, duplicates.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Say what a data folder is. Exit code 1 only for what would make a result wrong."""
+    import json
+
+    from cxrkeras.data.doctor import examine_folder
+
+    with _counter("opening images") as progress:
+        found = examine_folder(data, is_opening=open_images, progress=progress)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        _print_examination(found)
+    if found["errors"]:
+        raise typer.Exit(1)
+
+
+def _print_examination(found: dict) -> None:
+    for error in found["errors"]:
+        console.print(f"[bold red]wrong:[/] {escape(error)}")
+    for note in found["notes"]:
+        console.print(f"note: {escape(note)}")
+    if "images" not in found:
+        return
+    images, patients, ages = found["images"], found["patients"], found["ages"]
+    facts = Table(title=f"{found['folder']}, split {found['split_name']}", title_justify="left", show_header=False)
+    facts.add_row("label file", f"{found['label_file']['name']}: {found['label_file']['version']}")
+    facts.add_row("images", f"{images['found']:,} found; {images['missing']:,} of {images['listed']:,} listed missing")
+    films = patients["images_a_patient"]
+    spread = f"with {films['median']:g} images in the median, at most {films['largest']}"
+    facts.add_row("patients", f"{patients['count']:,}, {spread}")
+    facts.add_row("ages", f"{ages['youngest']} to {ages['oldest']}, median {ages['median']}, blank {ages['blank']:,}")
+    for name in ("sexes", "views", "boxes"):
+        facts.add_row(name, ", ".join(f"{value} {count:,}" for value, count in found[name].items()) or "none")
+    if found["odd_images"]:
+        for kind, ids in found["odd_images"].items():
+            shown = f": {', '.join(map(str, list(ids)[:3]))}{', ...' if len(ids) > 3 else ''}" if ids else ""
+            facts.add_row(kind.replace("_", " "), f"{len(ids):,}{escape(shown)}")
+    console.print(facts)
+    parts = found["splits"]
+    table = Table(title="prevalence", title_justify="left")
+    table.add_column("label")
+    for name, part in parts.items():
+        table.add_column(f"{name}\n{part['images']:,} images\n{part['patients']:,} patients", justify="right")
+    for label in next(iter(parts.values()))["prevalence"]:
+        table.add_row(label, *(f"{part['prevalence'][label]:.2%}" for part in parts.values()))
+    console.print(table)
+
+
+@app.command()
 def records(
     data: Annotated[
         Path, typer.Option(help="The NIH release, or a folder with a CSV of image, patient and labels.")

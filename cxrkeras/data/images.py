@@ -1,6 +1,8 @@
 """The one way from the bytes of an image file to the pixels a network sees."""
 
 import io
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -10,12 +12,21 @@ from cxrkeras.errors import InputError
 MAX_PIXELS = 80_000_000  # larger ones are bombs: a few kilobytes that unpack to gigabytes
 
 
+def read_header(content: bytes) -> tuple[str, tuple[int, int]]:
+    """Mode (Pillow's) and size (width, height) of a PNG or JPEG, without decoding it. Raises InputError."""
+    return _open(content, lambda image: (image.mode, image.size))
+
+
 def decode_image(content: bytes) -> np.ndarray:
     """Decode a PNG or JPEG of any mode to grey; uint8 (height, width).
 
     Colour, alpha and palettes become grey as in Pillow's `convert("L")`. More than 8 bits are windowed from the
     darkest to the brightest pixel. Raises InputError for what is no such image, is damaged or too large.
     """
+    return _open(content, _to_grey)
+
+
+def _open(content: bytes, use: Callable[[Image.Image], Any]) -> Any:
     if not content:
         raise InputError("the file is empty")
     try:
@@ -23,15 +34,19 @@ def decode_image(content: bytes) -> np.ndarray:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise InputError(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}")
-            if image.mode in ("I", "F") or image.mode.startswith("I;"):
-                return _window(np.asarray(image, np.float64))
-            return np.asarray(image if image.mode == "L" else image.convert("L"))
+            return use(image)
     except InputError:
         raise
     except Image.UnidentifiedImageError:
         raise InputError("not a PNG or JPEG image") from None
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them into
         raise InputError(f"damaged image: {error}") from error
+
+
+def _to_grey(image: Image.Image) -> np.ndarray:
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return _window(np.asarray(image, np.float64))
+    return np.asarray(image if image.mode == "L" else image.convert("L"))
 
 
 def _window(levels: np.ndarray) -> np.ndarray:

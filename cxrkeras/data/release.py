@@ -35,8 +35,9 @@ class Release:
 
     `table` has a row for each image that is on disk: image_id, patient_id (text), split (train_val or test), age
     (years or NaN), sex (F, M or ""), view (PA, AP or ""), path, and a uint8 column for each of the 15 labels.
-    `boxes` has image_id, label, x, y, width, height as fractions of the image. `notes` are sentences about what
-    was left out or assumed.
+    `boxes` has image_id, label, x, y, width, height as fractions of the image. `listed` counts the rows of the label
+    file and the positives of each label in it, whether or not the images are on disk. `notes` are sentences about
+    what was left out or assumed.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Release:
     split_name: str
     list_checksums: dict[str, str]
     is_synthetic: bool
+    listed: dict[str, int]
     notes: list[str] = field(default_factory=list)
 
     def fingerprint(self) -> str:
@@ -126,6 +128,7 @@ def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
     )
     _check_ids(table, folder / label_file)
     table = pd.concat([table, _hot_table(entry["Finding Labels"], folder / label_file)], axis=1)
+    listed = _count_listed(table)
 
     notes = []
     roots = [folder / "images", *sorted(folder.glob("images_*/images")), *sorted(folder.glob("images_*"))]
@@ -144,6 +147,8 @@ def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
         train_val, test = (set(ids) for ids in lists.values())
         if both := train_val & test:
             raise InputError(f"{len(both)} images are in both {TRAIN_VAL_LIST} and {TEST_LIST} (first: {min(both)})")
+        if without_row := len((train_val | test) - set(entry["Image Index"])):
+            notes.append(f"{without_row:,} images of the split lists have no row in {label_file}")
         table["split"] = np.select(
             [table["image_id"].isin(train_val), table["image_id"].isin(test)], ["train_val", "test"], ""
         )
@@ -163,6 +168,7 @@ def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
         split_name=split_name,
         list_checksums=checksums,
         is_synthetic=is_synthetic,
+        listed=listed,
         notes=notes,
     )
 
@@ -201,6 +207,7 @@ def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
     )
     _check_ids(table, path)
     table = pd.concat([table, hot], axis=1)
+    listed = _count_listed(table)
     by_name = _list_images([folder, *sorted(child for child in folder.rglob("*") if child.is_dir())])
     table["path"] = [
         str(folder / image) if (folder / image).is_file() else by_name.get(image) for image in table["image_id"]
@@ -215,8 +222,17 @@ def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
     else:
         table["split"], split_name = _cut(table, split_seed, notes)
     _check_split(table, path)
-    no_boxes = pd.DataFrame(columns=["image_id", "label", "x", "y", "width", "height"])
-    return Release(folder, table.reset_index(drop=True), no_boxes, path.name, split_name, {}, False, notes)
+    return Release(
+        folder=folder,
+        table=table.reset_index(drop=True),
+        boxes=pd.DataFrame(columns=["image_id", "label", "x", "y", "width", "height"]),
+        label_file=path.name,
+        split_name=split_name,
+        list_checksums={},
+        is_synthetic=False,
+        listed=listed,
+        notes=notes,
+    )
 
 
 def parse_ages(texts: pd.Series) -> pd.Series:
@@ -236,6 +252,10 @@ def _hot_table(texts: pd.Series, path: Path) -> pd.DataFrame:
             raise InputError(f"{path}, line {line}: {error}") from None
     hot = np.array([distinct[text] for text in texts], np.uint8).reshape(-1, len(labels.LABELS))
     return pd.DataFrame(hot, texts.index, list(labels.LABELS))
+
+
+def _count_listed(table: pd.DataFrame) -> dict[str, int]:
+    return {"rows": len(table), **{label: int(table[label].sum()) for label in labels.LABELS}}
 
 
 def _check_ids(table: pd.DataFrame, path: Path) -> None:

@@ -1,0 +1,153 @@
+"""Examines a data folder: what it is, what is odd about it, and what would make a result wrong."""
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrkeras import labels
+from cxrkeras.data.images import decode_image, read_header
+from cxrkeras.data.release import LABEL_FILES, OFFICIAL_SPLIT, Release, read_release
+from cxrkeras.errors import InputError
+
+RELEASE_IMAGES = 112_120
+RELEASE_PIXELS = (1024, 1024)
+NEARLY_BLANK = 3.0  # standard deviation of the grey levels
+# Labels whose counts tell the two label files of the whole release apart.
+LABEL_COUNTS = {
+    "2017 (the older one)": {labels.EFFUSION: 13307, labels.PNEUMONIA: 1353, labels.NO_FINDING: 60412},
+    "v2020 (the corrected one)": {labels.EFFUSION: 13317, labels.PNEUMONIA: 1431, labels.NO_FINDING: 60361},
+}
+IMPLICATION = "The two label files differ on 181 images: compare only results that were made with the same one."
+
+
+def examine_folder(
+    folder: Path, *, is_opening: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict:
+    """Examine a data folder.
+
+    With `is_opening` every image is decoded, to find odd ones and duplicates; `progress` is called with the
+    images opened and all. Returns plain JSON values: `errors`, sentences about what would make a result wrong;
+    `notes`, sentences about what is merely so; and, unless the tables cannot be read at all, `label_file`, `images`,
+    `patients`, `ages`, `sexes`, `views`, `splits`, `boxes` and `odd_images`.
+    """
+    try:
+        release = read_release(folder)
+    except InputError as error:
+        return {"folder": str(folder), "errors": [str(error)], "notes": []}
+    table = release.table
+    per_patient = table.groupby("patient_id").size()
+    found = {
+        "folder": str(folder),
+        "errors": [],
+        "notes": list(release.notes),
+        "is_synthetic": release.is_synthetic,
+        "label_file": {"name": release.label_file, "version": _label_version(release)},
+        "images": {
+            "listed": release.listed["rows"],
+            "found": len(table),
+            "missing": release.listed["rows"] - len(table),
+        },
+        "patients": {
+            "count": len(per_patient),
+            "images_a_patient": {"median": float(per_patient.median()), "largest": int(per_patient.max())},
+        },
+        "ages": {
+            "youngest": _number(table["age"].min()),
+            "median": _number(table["age"].median()),
+            "oldest": _number(table["age"].max()),
+            "blank": int(table["age"].isna().sum()),
+        },
+        "sexes": _counts(table["sex"]),
+        "views": _counts(table["view"]),
+        "split_name": release.split_name,
+        "splits": {name: _describe_split(part) for name, part in table.groupby("split")},
+        "boxes": _counts(release.boxes["label"]),
+        "odd_images": _odd_images(table, progress) if is_opening else None,
+    }
+    _judge(found, release)
+    return found
+
+
+def _judge(found: dict, release: Release) -> None:
+    """Turn figures into sentences."""
+    notes, errors = found["notes"], found["errors"]
+    version = found["label_file"]["version"]
+    if release.label_file in LABEL_FILES and not release.is_synthetic:
+        notes.append(f"the label file is {version}. {IMPLICATION}")
+    if release.split_name == OFFICIAL_SPLIT and release.listed["rows"] < RELEASE_IMAGES:
+        errors.append(
+            f"{release.label_file} was cut short: it has {release.listed['rows']:,} rows, and the official lists name "
+            f"{RELEASE_IMAGES:,} images"
+        )
+    if set(found["splits"]) == {"train_val", "test"}:
+        notes.append("no patient is in both parts")
+    if found["odd_images"] and found["odd_images"]["unreadable"]:
+        notes.append(f"{len(found['odd_images']['unreadable']):,} images cannot be read: the records will skip them")
+
+
+def _label_version(release: Release) -> str:
+    if release.is_synthetic:
+        return "synthetic phantoms"
+    for version, counts in LABEL_COUNTS.items():
+        if all(release.listed[label] == count for label, count in counts.items()):
+            return version
+    return "neither of the whole release, by its counts"
+
+
+def _describe_split(part: pd.DataFrame) -> dict:
+    return {
+        "images": len(part),
+        "patients": int(part["patient_id"].nunique()),
+        "prevalence": {label: float(part[label].mean()) for label in labels.LABELS},
+        "views": _counts(part["view"]),
+    }
+
+
+def _counts(column: pd.Series) -> dict[str, int]:
+    return {str(value) or "unknown": int(count) for value, count in column.value_counts().items()}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 2)
+
+
+def _odd_images(table: pd.DataFrame, progress: Callable[[int, int], None]) -> dict:
+    """Decode every image and sort out what is not as the release has it; lists of image ids."""
+    odd = {kind: [] for kind in ("four_channels", "more_than_8_bits", "other_sizes", "nearly_blank")}
+    unreadable, by_content = {}, {}
+    with ThreadPoolExecutor() as pool:
+        for done, (row, seen) in enumerate(
+            zip(table.itertuples(), pool.map(_look_at, table["path"], chunksize=1), strict=True), 1
+        ):
+            if isinstance(seen, str):
+                unreadable[row.image_id] = seen
+            else:
+                for kind in seen["kinds"]:
+                    odd[kind].append(row.image_id)
+                by_content.setdefault(seen["digest"], []).append(row.image_id)
+            progress(done, len(table))
+    duplicates = [ids for ids in by_content.values() if len(ids) > 1]
+    return {**odd, "duplicates": duplicates, "unreadable": unreadable}
+
+
+def _look_at(path: str) -> dict | str:
+    try:
+        content = Path(path).read_bytes()
+        mode, size = read_header(content)
+        grey = decode_image(content)
+    except InputError as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot be opened: {error.strerror}"
+    kinds = {
+        "four_channels": mode in ("RGBA", "CMYK"),
+        "more_than_8_bits": mode.startswith("I") or mode == "F",
+        "other_sizes": size != RELEASE_PIXELS,
+        "nearly_blank": float(grey.std()) < NEARLY_BLANK,
+    }
+    digest = hashlib.sha256(repr(size).encode() + grey.tobytes()).hexdigest()
+    return {"kinds": [kind for kind, is_so in kinds.items() if is_so], "digest": digest}

@@ -1,0 +1,92 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli import cxrkeras
+
+from cxrkeras.data.doctor import examine_folder
+
+
+@pytest.fixture
+def copy(phantom_folder, tmp_path):
+    return shutil.copytree(phantom_folder, tmp_path / "data")
+
+
+def test_a_sound_folder(phantom_folder, release):
+    found = examine_folder(phantom_folder)
+    assert not found["errors"]
+    assert found["images"] == {"listed": 200, "found": 200, "missing": 0}
+    assert found["patients"]["count"] == release.table["patient_id"].nunique()
+    assert found["splits"]["test"]["images"] == (release.table["split"] == "test").sum()
+    test = release.table[release.table["split"] == "test"]
+    assert found["splits"]["test"]["prevalence"]["Mass"] == pytest.approx(test["Mass"].mean())
+    assert sum(found["sexes"].values()) == sum(found["views"].values()) == 200
+    assert sum(found["boxes"].values()) == len(release.boxes)
+    assert found["odd_images"] is None
+    assert "no patient is in both parts" in found["notes"]
+
+
+def test_odd_images_are_sorted_out(copy):
+    paths = sorted((copy / "images").iterdir())
+    with Image.open(paths[0]) as image:
+        image.convert("RGBA").save(paths[1])
+        shutil.copy(paths[0], paths[2])
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 9).save(paths[3])
+    Image.new("L", (64, 64), 100).save(paths[4])
+    paths[5].write_bytes(b"")
+    seen = []
+    odd = examine_folder(copy, is_opening=True, progress=lambda *now: seen.append(now))["odd_images"]
+    names = [path.name for path in paths]
+    assert odd["four_channels"] == [names[1]]
+    assert odd["more_than_8_bits"] == [names[3]]
+    assert odd["nearly_blank"] == [names[4]]
+    assert odd["unreadable"] == {names[5]: "the file is empty"}
+    assert odd["duplicates"] == [names[:3]]
+    assert len(odd["other_sizes"]) == 199
+    assert seen[-1] == (200, 200)
+
+
+def test_exit_code_1_is_for_what_makes_a_result_wrong(copy, tmp_path):
+    sound = cxrkeras("doctor", copy, "--json", cwd=tmp_path)
+    assert sound.returncode == 0
+    assert json.loads(sound.stdout)["images"]["found"] == 200
+    partial = next((copy / "images").iterdir())
+    partial.unlink()
+    noted = cxrkeras("doctor", copy, cwd=tmp_path)
+    assert noted.returncode == 0
+    assert "1 of 200 listed images are not on disk" in noted.stdout
+    labels = copy / "Data_Entry_2017_v2020.csv"
+    labels.write_text(labels.read_text().replace("No Finding", "No Findings", 1))
+    wrong = cxrkeras("doctor", copy, cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert "unknown label 'No Findings'" in wrong.stdout
+
+
+def test_a_patient_in_both_lists_is_wrong(copy):
+    train_val, test = copy / "train_val_list.txt", copy / "test_list.txt"
+    moved = next(
+        line
+        for line in train_val.read_text().split()
+        if sum(other.startswith(line[:8]) for other in train_val.read_text().split()) > 1
+    )
+    train_val.write_text(train_val.read_text().replace(moved + "\n", ""))
+    test.write_text(test.read_text() + moved + "\n")
+    assert "both the training and the test part" in examine_folder(copy)["errors"][0]
+
+
+def test_the_real_label_file_and_a_truncated_one(nih_sample, tmp_path):
+    found = examine_folder(nih_sample)
+    assert found["label_file"]["version"].startswith("v2020")
+    assert found["images"] == {"listed": 112_120, "found": 921, "missing": 111_199}
+    assert found["split_name"] == "nih-official"
+    assert not found["errors"]
+    for path in nih_sample.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    labels = (tmp_path / "Data_Entry_2017_v2020.csv").read_text()
+    (tmp_path / "Data_Entry_2017_v2020.csv").unlink()
+    (tmp_path / "Data_Entry_2017_v2020.csv").write_text(labels[: len(labels) // 2].rpartition("\n")[0])
+    cut = examine_folder(tmp_path)
+    assert "cut short" in cut["errors"][0]
+    assert cut["label_file"]["version"].startswith("neither")

@@ -230,7 +230,9 @@ def records(
     data: Annotated[
         Path, typer.Option(help="The NIH release, or a folder with a CSV of image, patient and labels.")
     ] = Path("data/nih"),
-    name: Annotated[Optional[str], typer.Option(help="Folder under records/; by default <data folder>-<size>.")] = None,
+    name: Annotated[
+        Optional[str], typer.Option(help="Folder under records/; by default DATA-SIZE, as in nih-224.")
+    ] = None,
     size: Annotated[int, typer.Option(help="Side of the stored images in pixels.")] = 224,
     folds: Annotated[int, typer.Option(help="Cross-validation folds, cut by patient.")] = 5,
     seed: Seed = 0,
@@ -322,7 +324,6 @@ def train(
 
 
 def _train(resolved, name: str) -> Path:
-    console.print(f"training on {find_records(resolved.data.records)}, fold {resolved.data.fold} held out")
     _load_tensorflow()
     from cxrkeras.training.fit import Monitor, train_fold
 
@@ -342,7 +343,9 @@ def _train(resolved, name: str) -> Path:
 def _print_scores(metrics: dict) -> None:
     parts = [metrics["validation"], metrics["test"]]
     kind = "synthetic phantoms" if metrics["is_synthetic"] else f"split {metrics['split_name']}"
-    table = Table(title=f"AUC of {metrics['run']} ({kind})", title_justify="left")
+    share = ", part of its images" if metrics["is_partial"] else ""
+    title = f"AUC of {metrics['run']}, fold {metrics['fold']}, epoch {metrics['best_epoch']} ({kind}{share})"
+    table = Table(title=title, title_justify="left")
     table.add_column("label")
     for name, part in zip(("validation", "test"), parts, strict=True):
         table.add_column(f"{name}\n{part['images']:,} images\n{part['patients']:,} patients", justify="right")
@@ -365,13 +368,15 @@ def _print_scores(metrics: dict) -> None:
 
 @app.command()
 def gradcam(
-    images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files of any size.")],
+    images: Annotated[Optional[list[Path]], typer.Argument(help="PNG or JPEG files of any size.")] = None,
     run: Annotated[
         Optional[str], typer.Option(help="A run or one of its folds; by default the newest finished.")
     ] = None,
     label: Annotated[Optional[str], typer.Option(help="One of the 15 labels, or all; by default the top four.")] = None,
 ) -> None:
     """Show where the network looked: heat maps over an X-ray, saved as PNG in the run folder."""
+    if not images:
+        raise InputError("which image? Give IMG=<a PNG or JPEG file>")
     folder = find_fold(run)
     _load_tensorflow()
     from cxrkeras.explain.sheet import build_sheets, check_label
@@ -381,10 +386,9 @@ def gradcam(
     draw = build_sheets(folder)
     for path in images:
         sheet = draw(path, label)
-        top = sorted(sheet.probs.items(), key=lambda item: -item[1])[:4]
-        console.print(f"{escape(str(path))}: {', '.join(f'{name} {prob:.2f}' for name, prob in top)}")
-        if sheet.without_evidence:
-            console.print(f"  no positive evidence for {', '.join(sheet.without_evidence)}: the map is empty")
+        console.print(f"{escape(str(path))}: {', '.join(f'{name} {sheet.probs[name]:.2f}' for name in sheet.shown)}")
+        for warning in sheet.warnings:
+            console.print(f"  {warning}")
         console.print(f"  saved {escape(str(sheet.path))}")
 
 

@@ -21,6 +21,7 @@ def cxrkeras(*arguments, cwd):
         (["train"], ["MODEL=", "EXPERIMENT="]),
         (["train", "--model", "resnet18", "--set", "training.epoch=1"], ["did you mean epochs"]),
         (["train", "--model", "resnet18"], ["no records", "make records"]),
+        (["gradcam"], ["IMG="]),
         (["gradcam", "x.png"], ["no finished run", "make demo"]),
         (["gradcam", "x.png", "--run", "nope"], ["no run 'nope'"]),
         (["phantom", "--n", "5"], ["N of 50"]),

@@ -41,6 +41,8 @@ def test_a_real_run_of_two_epochs_fills_its_folder(trained, records):
     assert config["experiment"]["training"]["precision"] == "float32"
     assert config["records_fingerprint"] == manifest.fingerprint
     assert config["is_synthetic"]
+    training = index[(index["split"] == "train_val") & (index["fold"] != 0)]
+    assert config["parts"]["training"]["positives"]["Mass"] == training["Mass"].sum()
     assert sum(part["images"] for part in config["parts"].values()) == 200
 
     history = pd.read_csv(folder / "history.csv")
@@ -66,6 +68,8 @@ def test_a_real_run_of_two_epochs_fills_its_folder(trained, records):
         assert metrics[part]["labels"][0]["positives"] == rows["Atelectasis"].sum()
     # The kept network is that of the best epoch.
     assert metrics["validation"]["mean_auc"] == pytest.approx(history["auc/mean"].max(), abs=1e-6)
+    assert metrics["best_epoch"] == history["epoch"][history["auc/mean"].idxmax()]
+    assert (metrics["fold"], metrics["is_partial"], metrics["records"]) == (0, False, str(records))
     assert network.count_params() > 11e6
 
 
@@ -161,7 +165,9 @@ def test_early_stopping_counts_epochs_since_the_best(small_experiment, tmp_path,
     experiment = with_settings(small_experiment, "training.epochs=6 training.early_stopping=2")
     result = train_fold(experiment, root=tmp_path, monitor=Monitor(say=said.append))
     assert len(pd.read_csv(result.folder / "history.csv")) == 4
-    assert ["best so far" in sentence for sentence in said] == [True, True, False, False]
+    epochs = [sentence for sentence in said if sentence.startswith("epoch")]
+    assert ["best so far" in sentence for sentence in epochs] == [True, True, False, False]
+    assert result.metrics["best_epoch"] == 2
 
 
 def test_starting_from_a_run(trained, small_experiment, tmp_path):

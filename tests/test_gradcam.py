@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -114,6 +115,32 @@ def test_sheet_of_one_label_of_all_and_of_a_phantom(draw, release, monkeypatch):
         assert draw(Path(path), label).path.name.endswith(f"{suffix}.png")
     assert all("synthetic phantom" in kept["title"] for kept in drawn)
     assert all("synthetic phantoms" in kept["notice"] for kept in drawn)
+
+
+def test_labels_without_examples_are_no_top_findings_and_are_told(trained, release, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "run" / "fold0")
+    config = json.loads((folder / "config.json").read_text())
+    path = Path(release.table["path"][0])
+    config["is_synthetic"] = False
+    positives = config["parts"]["training"]["positives"]
+    never = build_sheets(folder)(path).shown[0]
+    positives[never] = 0
+    (folder / "config.json").write_text(json.dumps(config))
+    draw = build_sheets(folder)
+    assert never not in draw(path).shown
+    assert any("no example of" in warning and never in warning for warning in draw(path, never).warnings)
+
+
+def test_files_of_one_name_have_sheets_of_their_own(draw, tmp_path):
+    saved = set()
+    for shade in (10, 200):
+        path = tmp_path / str(shade) / "x.png"
+        path.parent.mkdir()
+        Image.new("L", (32, 32), shade).save(path)
+        sheet = draw(path)
+        saved.add(sheet.path)
+        assert any("knows nothing about patients" in warning for warning in sheet.warnings)
+    assert len(saved) == 2
 
 
 def test_the_same_probability_as_in_the_predictions_file(draw, trained, release):

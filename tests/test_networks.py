@@ -71,6 +71,7 @@ def test_slow_networks_load_anywhere_with_equal_outputs(tmp_path, name):
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_is_inside_only(policy):
+    keras.utils.set_random_seed(0)
     network = build_classifier("resnet18", 32, precision=policy)
     assert keras.config.dtype_policy().name == "float32"
     assert network.get_layer("conv1").compute_dtype == policy.removeprefix("mixed_")

@@ -23,6 +23,7 @@ def plot_contact_sheet(release: Release) -> Figure:
     kind = "synthetic phantoms" if release.is_synthetic else f"split {release.split_name}"
     figure = Figure(figsize=(1.6 * COLUMNS, 1.72 * len(labels.LABELS)), layout="constrained", dpi=100)
     FigureCanvasAgg(figure)
+    figure.supxlabel("Boxes are drawn in every second column; diffuse findings have none.", fontsize=8)
     figure.suptitle(
         f"{release.folder.name}: {len(table):,} images of {table['patient_id'].nunique():,} patients ({kind})",
         fontsize=11,

@@ -140,13 +140,16 @@ def write_phantoms(
         for done, found in enumerate(pool.map(_draw_file, tasks, chunksize=16), 1):
             boxes += found
             progress(done, num_images)
-    _write_tables(folder, table, boxes, size)
+    write_tables(folder, table, boxes, size)
     unfinished.rename(marker)
     return True
 
 
-def _write_tables(folder: Path, table: pd.DataFrame, boxes: list[tuple], size: int) -> None:
-    """Write label file, box file and split lists with the headers and the spelling of the release."""
+def write_tables(folder: Path, table: pd.DataFrame, boxes: list[tuple], size: int) -> None:
+    """Write label file, box file and split lists with the headers and the spelling of the release.
+
+    `table` is that of `sample_findings`; `boxes` are image id, label, x, y, width, height as fractions.
+    """
     spacing = MILLIMETRES / size
     entry = [
         "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Sex,View Position,"

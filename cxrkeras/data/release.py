@@ -86,10 +86,14 @@ def read_release(folder: Path, *, split_seed: int = 0) -> Release:
     own = [path for path in sorted(folder.glob("*.csv")) if {"image", "patient"} <= set(_header(path))]
     if len(own) == 1:
         return _read_own(folder, own[0], split_seed)
-    found = f"{len(own)} CSV files with these columns" if own else "no such CSV file"
+    if own:
+        found = f"found {len(own)} of them: {', '.join(path.name for path in own)}"
+    else:
+        headers = [f"{path.name} with {', '.join(_header(path)) or 'nothing'}" for path in sorted(folder.glob("*.csv"))]
+        found = f"found {'; '.join(headers[:3]) or 'no CSV file'}"
     raise InputError(
         f"{folder} holds neither the NIH label file ({' or '.join(LABEL_FILES)}) nor one CSV with the columns "
-        f"image, patient and labels: found {found}"
+        f"image, patient and labels: {found}"
     )
 
 
@@ -194,6 +198,7 @@ def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
                 "taken as absent everywhere, their scores say nothing"
             )
         if labels.NO_FINDING not in given:
+            notes.append(f"{path.name} has no column for {labels.NO_FINDING}: taken as true where no finding is")
             hot[labels.NO_FINDING] = (hot.sum(axis=1) == 0).astype(np.uint8)
     blank = pd.Series("", entry.index)
     table = pd.DataFrame(
@@ -297,7 +302,8 @@ def _drop_missing(table: pd.DataFrame, notes: list[str], place: Path | str) -> p
     if missing.all():
         raise InputError(f"none of the {len(table):,} listed images is on disk; looked in {place}")
     if missing.any():
-        notes.append(f"{int(missing.sum()):,} of {len(table):,} listed images are not on disk")
+        first = ", ".join(table["image_id"][missing].head(3))
+        notes.append(f"{int(missing.sum()):,} of {len(table):,} listed images are not on disk (first: {first})")
     return table[~missing].copy()
 
 

@@ -1,11 +1,14 @@
 """Grad-CAM maps as pictures."""
 
+import textwrap
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 COLOURS = "inferno"
+LETTERS_AN_INCH = 14  # of the notice
 STRONGEST = 0.55  # opacity of the overlay where the map is largest
 
 
@@ -25,7 +28,6 @@ def plot_gradcam(
     *,
     title: str,
     notice: str,
-    shape: tuple[int, int] | None = None,
 ) -> Figure:
     """Draw the radiograph and, beside it, an overlay for each label of `maps`.
 
@@ -35,12 +37,13 @@ def plot_gradcam(
     num_columns = min(num_panels, 4) if num_panels > 5 else num_panels
     num_rows = -(-num_panels // num_columns)
     height, width = grey.shape
-    figure = Figure(
-        figsize=(3.1 * num_columns, (3.1 * height / width + 0.3) * num_rows + 0.75), layout="constrained", dpi=120
-    )
+    inches = 3.1 * num_columns
+    lines = textwrap.fill(notice, int(inches * LETTERS_AN_INCH))
+    tall = (3.1 * height / width + 0.3) * num_rows + 0.4 + 0.15 * len(lines.splitlines())
+    figure = Figure(figsize=(inches, tall), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
-    figure.supxlabel(notice, fontsize=8.5)
+    figure.supxlabel(lines, fontsize=8.5)
     panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for panel in panels:
         panel.axis("off")
@@ -53,7 +56,7 @@ def plot_gradcam(
         smooth = upsample_map(heat, side)
         smooth = np.asarray(Image.fromarray(smooth).resize((width, height), Image.Resampling.BILINEAR))
         painted = panel.imshow(smooth, cmap=COLOURS, alpha=STRONGEST * smooth, vmin=0, vmax=1)
-        panel.set_title(f"{label}  {probs[label]:.2f}", fontsize=10)
+        panel.set_title(f"{label.replace('_', ' ')}  {probs[label]:.2f}", fontsize=10)
         if not smooth.any():
             panel.text(
                 0.5, 0.03, "no positive evidence", transform=panel.transAxes, ha="center", fontsize=9, color="white",

@@ -1,6 +1,7 @@
 """One picture file explained: the radiograph beside the heat maps of its labels."""
 
 import difflib
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,11 +24,12 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Sheet:
-    """A saved sheet, with the probability of every label (sigmoid of the logit) and the labels without evidence."""
+    """A saved sheet: the probability (sigmoid of the logit) of each label, and what the reader must be told."""
 
     path: Path
     probs: dict[str, float]
-    without_evidence: list[str]
+    shown: list[str]  # labels with a map, highest first
+    warnings: list[str]
 
 
 def check_label(label: str | None) -> str | None:
@@ -47,44 +49,61 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
     """Load the network of a run's fold once, for any number of sheets.
 
     Returns a function of an image file (PNG or JPEG of any size) and a label: None draws the four labels with the
-    highest logits, `all` draws all 15. Sheets are saved in the fold's folder. Raises InputError if the run has no
-    network of its own or the file is no image.
+    highest logits among those the network has seen examples of, `all` draws all 15. Sheets are saved in the fold's
+    folder under the file's name and eight digits of its content. Raises InputError if the run has no network of its
+    own or the file is no image.
     """
     if not (folder / MODEL).is_file():
         raise InputError(f"{folder} has no {MODEL} to explain")
-    config = json.loads((folder / CONFIG).read_text())
-    experiment = config["experiment"]
-    network = keras.models.load_model(folder / MODEL, compile=False)
-    explain = build_gradcam(network, find_network(experiment["model"]["name"]).cam_layer)
-    trained_on = config["parts"]["training"]
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        row = find_network(config["experiment"]["model"]["name"])
+        trained_on = config["parts"]["training"]
+        network = keras.models.load_model(folder / MODEL, compile=False)
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{folder} cannot be read as a run: {error}") from error
+    explain = build_gradcam(network, row.cam_layer)
+    size, cells = network.input_shape[1], network.get_layer(row.cam_layer).output.shape[1]
+    unseen = [label for label, count in trained_on["positives"].items() if not count]
     data = "synthetic phantoms" if config["is_synthetic"] else f"split {config['split_name']}"
     notice = (
         f"Grad-CAM of {folder.parent.name}/{folder.name}, trained on {trained_on['images']:,} images of "
-        f"{trained_on['patients']:,} patients ({data}). Numbers are uncalibrated probabilities.\n"
+        f"{trained_on['patients']:,} patients ({data}). The network sees {size} x {size} pixels, a map has "
+        f"{cells} x {cells} cells. Numbers are uncalibrated probabilities. "
         "Research software, no medical device: a heat map shows what moved the network, not what is there."
     )
 
     def draw(path: Path, label: str | None = None) -> Sheet:
         label = check_label(label)
         try:
-            grey = decode_image(path.read_bytes())
+            content = path.read_bytes()
+            grey = decode_image(content)
         except OSError as error:
             raise InputError(f"cannot open {path}: {error.strerror}") from None
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        image = resize_image(grey, network.input_shape[1])
+        image = resize_image(grey, size)
         logits, maps = (part[0] for part in explain(image[None, ..., None]))
         probs = dict(zip(labels.LABELS, (1 / (1 + np.exp(-logits.astype(np.float64)))).tolist(), strict=True))
         maps = dict(zip(labels.LABELS, maps, strict=True))
         ranked = sorted(labels.LABELS, key=probs.get, reverse=True)
-        chosen = ranked if label == ALL else ranked[:NUM_TOP] if label is None else [label]
+        seen = [name for name in ranked if name not in unseen]
+        chosen = ranked if label == ALL else seen[:NUM_TOP] if label is None else [label]
         is_phantom = any((parent / PHANTOM_FILE).is_file() for parent in path.resolve().parents)
         title = f"{path.name}{' (synthetic phantom)' if is_phantom else ''}"
         figure = plot_gradcam(grey, {name: maps[name] for name in chosen}, probs, title=title, notice=notice)
+        digest = hashlib.sha256(content).hexdigest()[:8]  # two files of one name do not overwrite each other
         suffix = f"-{label.replace(' ', '_')}" if label else ""
-        out = folder / GRADCAM / f"{path.stem}{suffix}.png"
+        out = folder / GRADCAM / f"{path.stem}-{digest}{suffix}.png"
         out.parent.mkdir(exist_ok=True)
         figure.savefig(out)
-        return Sheet(out, probs, [name for name in chosen if not maps[name].any()])
+        warnings = []
+        if empty := [name for name in chosen if not maps[name].any()]:
+            warnings.append(f"empty map, nothing in the image speaks for: {', '.join(empty)}")
+        if strange := [name for name in chosen if name in unseen]:
+            warnings.append(f"the network has seen no example of: {', '.join(strange)}")
+        if config["is_synthetic"] and not is_phantom:
+            warnings.append("this network was trained on synthetic phantoms and knows nothing about patients")
+        return Sheet(out, probs, chosen, warnings)
 
     return draw

@@ -1,6 +1,7 @@
 """Start weights: ImageNet's, a file's, or none. Never a silent start from random ones."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -11,7 +12,7 @@ from cxrkeras.errors import InputError
 from cxrkeras.models.registry import Network, find_network
 
 
-def fetch_imagenet(name: str, progress=lambda done, total: None) -> Path:
+def fetch_imagenet(name: str, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
     """Path of a network's ImageNet file in Keras' cache, downloaded if it is not there yet.
 
     Raises InputError where the registry has none, and, within seconds, where it cannot be fetched.

@@ -65,6 +65,7 @@ class Manifest(pydantic.BaseModel, frozen=True):
     is_synthetic: bool
     source: str
     fingerprint: str
+    num_listed: int  # rows of the label file, whether or not their images were on disk
     num_skipped: int
     table_checksums: dict[str, str]  # SHA-256 of index.csv and boxes.csv
     shards: tuple[Shard, ...]

@@ -141,6 +141,7 @@ def _convert(release, table, folder, settings, max_skipped, num_threads, progres
     kept = table[~table["image_id"].isin(skipped["image_id"])]
     manifest = Manifest(
         **settings,
+        num_listed=release.listed["rows"],
         num_skipped=len(skipped),
         table_checksums=_write_tables(release, kept, folder),
         shards=[done[name] for name in table["shard"].unique()],

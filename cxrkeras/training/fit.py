@@ -134,22 +134,31 @@ def train_fold(
     if (folder / METRICS).is_file():
         monitor.say(f"already done: {folder}")
         return Result(folder, json.loads((folder / METRICS).read_text()), is_new=False)
-    monitor.start(f"verifying {records}", 0)
-    verify_records(records)
+    monitor.say(f"training on {records}, fold {resolved.data.fold} held out for validation")
+    verify_records(records, _show_progress(monitor, f"verifying {records}"))
     imagenet_file = None
     if resolved.model.weights == "imagenet":
-        monitor.start(f"fetching ImageNet weights of {resolved.model.name}", 0)
-        imagenet_file = fetch_imagenet(resolved.model.name)
-    folder.mkdir(parents=True, exist_ok=True)
+        show = _show_progress(monitor, f"fetching ImageNet weights of {resolved.model.name}")
+        imagenet_file = fetch_imagenet(resolved.model.name, show)
     keras.utils.set_random_seed(resolved.training.seed)
     trainer = _build_trainer(resolved, imagenet_file)
+    folder.mkdir(parents=True, exist_ok=True)
     config = _describe(resolved, name, records, manifest)
     write_json(folder / CONFIG, config)
-    _run_epochs(resolved, records, folder, trainer, monitor, num_images=config["parts"]["training"]["images"])
+    num_images = config["parts"]["training"]["images"]
+    best_epoch = _run_epochs(resolved, records, folder, trainer, monitor, num_images=num_images)
 
     network = keras.models.load_model(folder / MODEL, compile=False)
     predictor = build_predictor(network)
-    metrics = {"run": folder.parent.name, "split_name": manifest.split_name, "is_synthetic": manifest.is_synthetic}
+    metrics = {
+        "run": folder.parent.name,
+        "fold": resolved.data.fold,
+        "best_epoch": best_epoch,
+        "records": str(records),
+        "split_name": manifest.split_name,
+        "is_partial": manifest.num_listed > sum(shard.count for shard in manifest.shards),
+        "is_synthetic": manifest.is_synthetic,
+    }
     for part, split, fold in (("validation", TRAIN_VAL, resolved.data.fold), ("test", TEST, -1)):
         predictions = _predict(predictor, records, split, fold, resolved.training.batch_size, monitor)
         save_predictions(folder / predictions_file(part), predictions)
@@ -159,6 +168,21 @@ def train_fold(
         path.unlink()
     (folder / BACKUP).rmdir()
     return Result(folder, metrics, is_new=True)
+
+
+def _show_progress(monitor: Monitor, phase: str) -> Callable[[int, int], None]:
+    """A callback of units done and all that drives the monitor's steps."""
+    seen = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal seen
+        if seen is None:
+            monitor.start(phase, total)
+            seen = 0
+        monitor.advance(done - seen)
+        seen = done
+
+    return show
 
 
 def _build_trainer(resolved: Experiment, imagenet_file: Path | None) -> _Trainer:
@@ -190,13 +214,16 @@ def _describe(resolved: Experiment, name: str | None, records: Path, manifest: M
         "split_name": manifest.split_name,
         "is_synthetic": manifest.is_synthetic,
         "labels": labels.LABELS,
-        "parts": {
-            part: {"images": len(rows), "patients": rows["patient_id"].nunique()} for part, rows in parts.items()
-        },
+        "parts": {part: _count_part(rows) for part, rows in parts.items()},
         "versions": {package: version(package) for package in ("cxrkeras", "keras", "numpy")}
         | {"tensorflow": tf.__version__},
         "devices": [device.device_type for device in tf.config.list_physical_devices()],
     }
+
+
+def _count_part(rows: pd.DataFrame) -> dict:
+    positives = {label: int(rows[label].sum()) for label in labels.LABELS}
+    return {"images": len(rows), "patients": rows["patient_id"].nunique(), "positives": positives}
 
 
 class _StepProgress(keras.callbacks.Callback):
@@ -210,7 +237,8 @@ class _StepProgress(keras.callbacks.Callback):
 
 def _run_epochs(
     resolved: Experiment, records: Path, folder: Path, trainer: _Trainer, monitor: Monitor, *, num_images: int
-) -> None:
+) -> int:
+    """Train to the end and return the epoch that was kept, counted from 1."""
     training, fold = resolved.training, resolved.data.fold
     progress = load_backup(folder, trainer.variables)
     if progress.epochs_done:
@@ -273,6 +301,7 @@ def _run_epochs(
             f"mean validation AUC {format_mean(scores)}{' (best so far)' if is_best else ''}, "
             f"{row['images per second']:.0f} images/s"
         )
+    return progress.best_epoch
 
 
 def _has_stopped(progress: Progress, patience: int) -> bool:

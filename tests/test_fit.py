@@ -81,7 +81,7 @@ def test_augmented_inputs_and_curves_reach_tensorboard(trained):
     tags = events.Tags()["tensors"]
     assert {"loss/train", "loss/validation", "learning rate", "images per second", "auc/mean"} <= set(tags)
     assert {f"auc/{label}" for label in FINDINGS} & set(tags)
-    assert "augmented inputs" in tags
+    assert "augmented inputs (synthetic phantoms)" in tags
 
 
 def test_the_same_command_again_is_already_done(trained, small_experiment):

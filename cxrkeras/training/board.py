@@ -13,7 +13,8 @@ GRID = 4  # augmented images a side
 class Board:
     """Writes the scalars of each epoch and one grid of augmented inputs."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, is_synthetic: bool):
+        self._inputs = "augmented inputs" + (" (synthetic phantoms)" if is_synthetic else "")
         self._writer = tf.summary.create_file_writer(str(folder / TENSORBOARD))
 
     def write_epoch(self, epoch: int, row: dict[str, float]) -> None:
@@ -33,5 +34,5 @@ class Board:
             top, left = size * (i // GRID), size * (i % GRID)
             grid[top : top + size, left : left + size] = np.round(image[..., 0])
         with self._writer.as_default(step=0):
-            tf.summary.image("augmented inputs", grid[None, ..., None])
+            tf.summary.image(self._inputs, grid[None, ..., None])
         self._writer.flush()

@@ -248,7 +248,7 @@ def _run_epochs(
     kept = trainer.network
     if training.precision != "float32":
         kept = build_classifier(resolved.model.name, resolved.model.size)
-    board = Board(folder)
+    board = Board(folder, is_synthetic=load_manifest(records).is_synthetic)
     for epoch in range(progress.epochs_done, training.epochs):
         if _has_stopped(progress, training.early_stopping):
             break

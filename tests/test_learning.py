@@ -1,0 +1,67 @@
+"""What a network may and may not learn from phantoms. Minutes each."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cxrkeras.config import load_experiment
+from cxrkeras.data.phantom import write_phantoms
+from cxrkeras.data.release import read_release
+from cxrkeras.labels import LABELS
+from cxrkeras.records.write import write_records
+from cxrkeras.scoring.predictions import predict_batches
+from cxrkeras.scoring.scores import mean_auc, score_labels
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("learning") / "phantom"
+    write_phantoms(folder, num_images=1600, size=96)
+    return read_release(folder)
+
+
+def train(release, folder, epochs):
+    from cxrkeras.training.fit import train_fold
+
+    write_records(release, folder / "records", size=96)
+    settings = {
+        "data": {"records": str(folder / "records")},
+        "model": {"name": "resnet18", "weights": "none"},
+        "training": {"epochs": epochs},
+        "optimiser": {"learning_rate": 1e-3},
+        "schedule": {"gamma": 0.8},
+    }
+    return train_fold(load_experiment(settings=settings), root=folder / "runs")
+
+
+def test_true_labels_are_learned_and_hold_for_other_phantoms(phantoms, tmp_path):
+    import keras
+
+    from cxrkeras.records.pipeline import build_evaluation_batches
+    from cxrkeras.scoring.predictions import build_predictor
+
+    result = train(phantoms, tmp_path, epochs=6)
+    learned = result.metrics["test"]["mean_auc"]
+    assert learned > 0.7
+    write_phantoms(tmp_path / "other", num_images=1600, size=96, seed=1)
+    write_records(read_release(tmp_path / "other"), tmp_path / "other-records", size=96)
+    predictor = build_predictor(keras.models.load_model(result.folder / "model.keras"))
+    parts = [build_evaluation_batches(tmp_path / "other-records", "test", batch_size=64)]
+    parts += [
+        build_evaluation_batches(tmp_path / "other-records", "train_val", fold=fold, batch_size=64) for fold in range(5)
+    ]
+    predictions = [predict_batches(predictor, part) for part in parts]
+    truth, logits = (np.concatenate([getattr(p, name) for p in predictions]) for name in ("truth", "logits"))
+    assert abs(mean_auc(score_labels(truth, logits))[0] - learned) < 0.03
+
+
+def test_shuffled_labels_teach_nothing(phantoms, tmp_path):
+    table = phantoms.table.copy()
+    rows = np.flatnonzero(table["split"] == "train_val")
+    names = list(LABELS)
+    table.loc[rows, names] = table.loc[np.random.default_rng(0).permutation(rows), names].to_numpy()
+    result = train(dataclasses.replace(phantoms, table=table), tmp_path, epochs=3)
+    assert 0.45 <= result.metrics["test"]["mean_auc"] <= 0.55

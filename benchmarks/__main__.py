@@ -5,27 +5,35 @@ turn, three rounds, and the best round counts: other work on the machine only ev
 """
 
 import argparse
+import dataclasses
 import os
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
+import pandas as pd
 import tensorflow as tf
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from cxrkeras.data.phantom import write_phantoms
+from cxrkeras.data.images import load_image
+from cxrkeras.data.phantom import sample_findings, write_phantoms, write_tables
 from cxrkeras.data.release import Release, read_release
-from cxrkeras.records.pipeline import build_training_batches
+from cxrkeras.records.pipeline import SHUFFLE_BYTES, build_evaluation_batches, build_training_batches
+from cxrkeras.records.schema import TEST
 from cxrkeras.records.write import write_records
 
 ROUNDS = 3
 SIZE = 224
 MAX_IMAGES = 300
-DRAWN = 600
+DRAWN = 1200
+BATCH = 64
 
 
 def time_in_turn(jobs: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -58,6 +66,12 @@ def decode_with_tf(paths: list[str], threads: int) -> None:
         pass
 
 
+def decode_with_pillow(paths: list[str], threads: int) -> None:
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(lambda path: load_image(Path(path).read_bytes(), SIZE), paths):
+            pass
+
+
 def measure_drawing(folder: Path) -> None:
     started = time.perf_counter()
     write_phantoms(folder / "drawn", num_images=DRAWN, size=256)
@@ -66,41 +80,75 @@ def measure_drawing(folder: Path) -> None:
 
 
 def measure_conversion(release: Release, folder: Path) -> None:
-    paths = release.table["path"].tolist()
-    for path in paths:
+    """Convert the images four times over, so that what is done once a conversion does not count."""
+    for path in release.table["path"]:
         Path(path).read_bytes()  # everyone finds the files in the page cache
+    copies = [release.table.assign(image_id=release.table["image_id"] + f"-{number}") for number in range(4)]
+    release = dataclasses.replace(release, table=pd.concat(copies, ignore_index=True))
+    paths = release.table["path"].tolist()
     runs = iter(range(1000))
     jobs = {}
     for threads in (1, 2):
-        jobs[f"tf.data decode and resize, threads {threads}"] = lambda n=threads: decode_with_tf(paths, n)
-        jobs[f"write_records, threads {threads}"] = lambda n=threads: write_records(
+        jobs[f"tf.data, {threads} thread(s)"] = lambda n=threads: decode_with_tf(paths, n)
+        jobs[f"load_image, {threads} thread(s)"] = lambda n=threads: decode_with_pillow(paths, n)
+        jobs[f"write_records, {threads} thread(s)"] = lambda n=threads: write_records(
             release, folder / f"records{next(runs)}", size=SIZE, num_folds=2, num_threads=n
         )
     seconds = time_in_turn(jobs)
     rows = {name: 1000 * value / len(paths) for name, value in seconds.items()}
-    title = f"conversion of {len(paths)} PNGs to {SIZE} px"
-    print_table(title, "ms an image", rows, "tf.data decode and resize, threads 2")
+    title = f"{len(paths):,} PNGs to {SIZE} px: decode and resize, and the whole conversion"
+    for threads in (1, 2):
+        part = {name: value for name, value in rows.items() if f" {threads} " in name}
+        print_table(title, "ms an image", part, f"tf.data, {threads} thread(s)")
 
 
 def measure_reading(folder: Path) -> None:
-    """Read a set large enough to matter, from the page cache."""
-    write_phantoms(folder / "many", num_images=2000, size=64)
+    """Read from the page cache a set many times larger than the shuffle buffer."""
+    tables = sample_findings(12_000, "nih", seed=0)
     records = folder / "many-records"
-    write_records(read_release(folder / "many"), records, size=SIZE)
+    write_noise(records, tables)
     files = sorted(str(path) for path in records.glob("train_val-fold[1-4]*"))
-    count = sum(1 for _ in tf.data.TFRecordDataset(files))
+    test = sorted(str(path) for path in records.glob("test-*"))
+    count, tested = (sum(1 for _ in tf.data.TFRecordDataset(paths)) for paths in (files, test))
 
-    def bare():
-        for _ in tf.data.TFRecordDataset(files).batch(64).prefetch(tf.data.AUTOTUNE):
-            pass
+    def bare(paths, buffer=None):
+        examples = tf.data.TFRecordDataset(paths)
+        examples = examples.shuffle(buffer) if buffer else examples
+        return lambda: drain(examples.batch(BATCH).prefetch(tf.data.AUTOTUNE))
 
-    def ours():
-        for _ in build_training_batches(records, 0, batch_size=64, seed=0, epoch=0):
-            pass
-
-    seconds = time_in_turn({"bare records, batched": bare, "training batches": ours})
+    seconds = time_in_turn(
+        {
+            "bare records": bare(files),
+            "bare records, shuffled": bare(files, SHUFFLE_BYTES // SIZE**2),
+            "training batches": lambda: drain(build_training_batches(records, 0, batch_size=BATCH, seed=0, epoch=0)),
+        }
+    )
     rows = {name: count / value for name, value in seconds.items()}
-    print_table(f"reading {count:,} records of {SIZE} px", "images/s", rows, "bare records, batched")
+    print_table(f"reading {count:,} records of {SIZE} px in training", "images/s", rows, "bare records, shuffled")
+    seconds = time_in_turn(
+        {
+            "bare records": bare(test),
+            "evaluation batches": lambda: drain(build_evaluation_batches(records, TEST, batch_size=BATCH)),
+        }
+    )
+    rows = {name: tested / value for name, value in seconds.items()}
+    print_table(f"reading {tested:,} records of {SIZE} px in evaluation", "images/s", rows, "bare records")
+
+
+def drain(batches: tf.data.Dataset) -> None:
+    for _ in batches:
+        pass
+
+
+def write_noise(records: Path, table: pd.DataFrame) -> None:
+    """Records of the wanted size from tiny PNGs."""
+    source = records.with_name("many")
+    (source / "images").mkdir(parents=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)).save(source / "one.png")
+    for image_id in table["image_id"]:
+        os.link(source / "one.png", source / "images" / image_id)
+    write_tables(source, table, [], 64)
+    write_records(read_release(source), records, size=SIZE)
 
 
 def main() -> None:
@@ -116,7 +164,7 @@ def main() -> None:
         release = read_release(data)
         large = [path for path in release.table["path"] if Path(path).stat().st_size > 100_000][:MAX_IMAGES]
         table = release.table[release.table["path"].isin(large)].reset_index(drop=True)
-        measure_conversion(Release(**{**vars(release), "table": table}), folder)
+        measure_conversion(dataclasses.replace(release, table=table), folder)
         measure_reading(folder)
 
 

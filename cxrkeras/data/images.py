@@ -23,7 +23,18 @@ def decode_image(content: bytes) -> np.ndarray:
     Colour, alpha and palettes become grey as in Pillow's `convert("L")`. More than 8 bits are windowed from the
     darkest to the brightest pixel. Raises InputError for what is no such image, is damaged or too large.
     """
-    return _open(content, _to_grey)
+    return np.asarray(_open(content, _to_grey))
+
+
+def resize_image(grey: np.ndarray, size: int) -> np.ndarray:
+    """Stretch to a square, by an area filter where it shrinks and bilinearly where it grows; uint8 (size, size)."""
+    return np.asarray(_resize(Image.fromarray(grey), size))
+
+
+def load_image(content: bytes, size: int) -> np.ndarray:
+    """Bytes of an image file to what is stored in records and given to networks; uint8 (size, size)."""
+    # Without arrays in between, which would copy a megapixel twice.
+    return np.asarray(_open(content, lambda image: _resize(_to_grey(image), size)))
 
 
 def _open(content: bytes, use: Callable[[Image.Image], Any]) -> Any:
@@ -43,10 +54,11 @@ def _open(content: bytes, use: Callable[[Image.Image], Any]) -> Any:
         raise InputError(f"damaged image: {error}") from error
 
 
-def _to_grey(image: Image.Image) -> np.ndarray:
+def _to_grey(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return _window(np.asarray(image, np.float64))
-    return np.asarray(image if image.mode == "L" else image.convert("L"))
+        return Image.fromarray(_window(np.asarray(image, np.float64)))
+    image.load()
+    return image if image.mode == "L" else image.convert("L")
 
 
 def _window(levels: np.ndarray) -> np.ndarray:
@@ -54,19 +66,12 @@ def _window(levels: np.ndarray) -> np.ndarray:
     return np.round((levels - darkest) * (255 / max(brightest - darkest, 1))).astype(np.uint8)
 
 
-def resize_image(grey: np.ndarray, size: int) -> np.ndarray:
-    """Stretch to a square, by an area filter where it shrinks and bilinearly where it grows; uint8 (size, size)."""
-    height, width = grey.shape
-    image = Image.fromarray(grey)
+def _resize(image: Image.Image, size: int) -> Image.Image:
+    width, height = image.size
     if (width > size) == (height > size):
-        return np.asarray(image.resize((size, size), _filter(width, size)))
-    return np.asarray(image.resize((size, height), _filter(width, size)).resize((size, size), _filter(height, size)))
+        return image.resize((size, size), _filter(width, size))
+    return image.resize((size, height), _filter(width, size)).resize((size, size), _filter(height, size))
 
 
 def _filter(length: int, size: int) -> Image.Resampling:
     return Image.Resampling.BOX if length > size else Image.Resampling.BILINEAR
-
-
-def load_image(content: bytes, size: int) -> np.ndarray:
-    """Bytes of an image file to what is stored in records and given to networks; uint8 (size, size)."""
-    return resize_image(decode_image(content), size)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from cxrkeras.errors import InputError
 from cxrkeras.records.schema import NO_FOLD, TRAIN_VAL, Shard, load_manifest, parse_examples
 
-SHUFFLE_BYTES = 256 * 2**20
+SHUFFLE_BYTES = 128 * 2**20
 READ_AHEAD = 16  # shards read side by side in training
 
 
@@ -17,7 +17,7 @@ def build_training_batches(folder: Path, fold: int, *, batch_size: int, seed: in
     """Batches of one epoch over all folds but `fold`: uint8 (N, S, S, 1) and float32 (N, 15).
 
     Each example comes once. The order is a function of seed and epoch alone: shards are shuffled, interleaved,
-    and their undecoded examples shuffled in a buffer of up to 256 MB.
+    and their undecoded examples shuffled in a buffer of up to 128 MB.
     """
     size = load_manifest(folder).size
     files, num_examples = _find_shards(folder, lambda shard: shard.split == TRAIN_VAL and shard.fold != fold)
@@ -25,7 +25,7 @@ def build_training_batches(folder: Path, fold: int, *, batch_size: int, seed: in
     examples = tf.data.Dataset.from_tensor_slices(order.permutation(files)).interleave(
         tf.data.TFRecordDataset,
         cycle_length=READ_AHEAD,
-        block_length=8,
+        block_length=16,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )

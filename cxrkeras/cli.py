@@ -47,6 +47,9 @@ def main() -> None:
     except InputError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(2)
+    except OSError as error:  # a full disk, a folder without permission
+        console.print(f"[bold red]error:[/] {escape(str(error))}: nothing that was finished is lost")
+        sys.exit(2)
 
 
 @contextmanager

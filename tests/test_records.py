@@ -1,6 +1,10 @@
 import fcntl
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -84,6 +88,25 @@ def test_an_interrupted_conversion_ends_in_the_same_bytes(release, records, tmp_
     assert write_records(release, folder, size=32, progress=lambda now, total: done.append(now)).is_new
     assert done[0] > stop_at - 60  # whole shards are not written again
     assert contents(folder) == contents(records)
+
+
+def test_kill_9_at_any_moment_ends_in_the_same_bytes(phantom_folder, release, tmp_path):
+    """In a process of its own, which is killed at the first, third and fifth shard it finishes."""
+    write_records(release, tmp_path / "whole", size=400)
+    code = (
+        "import sys; from pathlib import Path; from cxrkeras.data.release import read_release; "
+        "from cxrkeras.records.write import write_records; "
+        "write_records(read_release(Path(sys.argv[1])), Path(sys.argv[2]), size=400, num_threads=1)"
+    )
+    folder = tmp_path / "killed"
+    for num_shards in (1, 3, 5):
+        process = subprocess.Popen([sys.executable, "-c", code, phantom_folder, folder], stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(list(folder.glob("t*.tfrecord"))) < num_shards:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    write_records(release, folder, size=400)
+    assert contents(folder) == contents(tmp_path / "whole")
 
 
 def test_finished_records_are_left_alone_and_other_settings_refused(release, records, tmp_path):

@@ -93,7 +93,10 @@ def write_records(
         return Summary(folder, sum(shard.count for shard in manifest.shards), skipped, is_new=False)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        return _convert(release, table, folder, settings, max_skipped, num_threads or os.cpu_count(), progress)
+        try:
+            return _convert(release, table, folder, settings, max_skipped, num_threads or os.cpu_count(), progress)
+        except tf.errors.OpError as error:  # of the record writer
+            raise InputError(f"cannot write to {folder}: {error.message}; then the same command goes on") from None
 
 
 def _convert(release, table, folder, settings, max_skipped, num_threads, progress) -> Summary:

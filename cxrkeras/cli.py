@@ -250,6 +250,8 @@ def _make_records(
 ) -> Path:
     from cxrkeras.data.release import read_release
 
+    if name is not None and (name in ("", ".", "..") or "/" in name):
+        raise InputError(f"NAME is that of a folder under {RECORDS_ROOT}, without slashes; got {name!r}")
     release = read_release(data, split_seed=seed)
     counts = release.table["split"].value_counts()
     console.print(

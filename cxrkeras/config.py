@@ -15,7 +15,7 @@ EXPERIMENTS_ROOT = Path("experiments")
 
 
 class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Data(_Section):
@@ -82,9 +82,12 @@ def load_experiment(name: str | None = None, *, settings: dict | None = None, ov
             )
         source = str(path)
         try:
-            content = tomllib.loads(path.read_text())
+            content = tomllib.loads(path.read_text("utf-8-sig"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not TOML: {error}") from None
+    for section in Experiment.model_fields:
+        if not isinstance(content.get(section, {}), dict):
+            raise InputError(f"{source}: {section} must be a section, [{section}]; got {content[section]!r}")
     for section, values in (settings or {}).items():
         content.setdefault(section, {}).update(values)
     for assignment in overrides.split():
@@ -92,9 +95,7 @@ def load_experiment(name: str | None = None, *, settings: dict | None = None, ov
         section, dot, field = key.partition(".")
         if not (equals and dot):
             raise InputError(f'SET is made of section.key=value, as in SET="training.epochs=2"; got {assignment!r}')
-        if not isinstance(content.setdefault(section, {}), dict):
-            raise InputError(f"{source}: {section} must be a section")
-        content[section][field] = _parse_value(value)
+        content.setdefault(section, {})[field] = _parse_value(value)
     try:
         return Experiment(**content)
     except pydantic.ValidationError as error:

@@ -18,6 +18,7 @@ def cxrkeras(*arguments, cwd):
     ("arguments", "words"),
     [
         (["records", "--data", "nowhere"], ["no data folder nowhere", "make phantom"]),
+        (["records", "--name", "../x"], ["NAME", "'../x'"]),
         (["train"], ["MODEL=", "EXPERIMENT="]),
         (["train", "--model", "resnet18", "--set", "training.epoch=1"], ["did you mean epochs"]),
         (["train", "--model", "resnet18"], ["no records", "make records"]),

@@ -22,6 +22,7 @@ def test_file_settings_and_overrides_are_laid_over_each_other(tmp_path):
     [
         ("training.epoch=3", ["training.epoch", "epochs", "batch_size"]),
         ("trainin.epochs=3", ["trainin", "training"]),
+        ("training.epochs=true", ["training.epochs", "integer", "True"]),
         ("training.epochs=0", ["training.epochs", "greater", "0"]),
         ("training.epochs=many", ["training.epochs", "integer", "many"]),
         ("schedule.name=cosine", ["schedule.name", "constant", "exponential", "cosine"]),
@@ -34,6 +35,14 @@ def test_wrong_settings_are_named(overrides, words):
     with pytest.raises(InputError) as caught:
         load_experiment(settings=RESNET, overrides=overrides)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize("content", ['model = "resnet18"', "model = [1]", "training = 5\n[model]\nname = 'resnet18'"])
+def test_a_section_that_is_none_is_named(tmp_path, content):
+    path = tmp_path / "mine.toml"
+    path.write_text(content)
+    with pytest.raises(InputError, match="must be a section"):
+        load_experiment(str(path), settings=RESNET)
 
 
 def test_missing_and_broken_files_are_named(tmp_path):

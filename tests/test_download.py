@@ -1,6 +1,7 @@
 import hashlib
 import shutil
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -112,6 +113,12 @@ def test_what_cannot_be_had_is_told(server, tmp_path, kind, word):
     with pytest.raises(InputError, match=word):
         download_file(server.url + kind, tmp_path / "file", md5=MD5, timeout=0.5)
     assert not (tmp_path / "file").exists()
+
+
+def test_a_name_server_that_does_not_answer_is_told_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("cxrkeras.data.download.socket.getaddrinfo", lambda *args: time.sleep(5))
+    with pytest.raises(InputError, match="nobody answers"):
+        download_file("http://host.invalid/file", tmp_path / "file", md5=MD5, timeout=0.2)
 
 
 def test_no_network_is_told(tmp_path):

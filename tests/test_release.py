@@ -40,6 +40,7 @@ def old_release(tmp_path):
         "00000001_000.png,Cardiomegaly,0,0,1024,1024\n"
         "00000005_000.png,Mass,1,1,5,5\n"
         "00000002_000.png,Nodule,1,1,0,5\n"
+        "00000002_000.png,Nodule,1,1,inf,5\n"
     )
     return tmp_path
 
@@ -57,7 +58,7 @@ def test_old_label_file_with_its_traps(old_release):
     notes = " ".join(release.notes)
     assert "1 images have no row" in notes
     assert "1 of 6 listed images are not on disk" in notes
-    assert "1 boxes" in notes
+    assert "2 boxes" in notes
     assert release.split_name == "grouped-20-0"
 
 
@@ -88,6 +89,18 @@ def test_lists_must_not_share_patients_or_images(old_release):
     assert release.split_name.startswith("custom-")
     assert any("neither" in note for note in release.notes)
     assert release.table["split"].value_counts().to_dict() == {"train_val": 3, "test": 1}
+
+
+def test_one_list_alone_or_a_binary_one_is_refused_and_a_byte_order_mark_read(old_release):
+    names = [f"0000000{i}_00{j}.png" for i, j in ((1, 0), (1, 1), (2, 0), (3, 0), (4, 0))]
+    (old_release / "train_val_list.txt").write_text("\r\n".join(names[:4]), "utf-8-sig")
+    with pytest.raises(InputError, match=r"no test_list\.txt"):
+        read_release(old_release)
+    (old_release / "test_list.txt").write_bytes(b"\x9c\x00\xff")
+    with pytest.raises(InputError, match=r"cannot read .*test_list\.txt"):
+        read_release(old_release)
+    (old_release / "test_list.txt").write_text(names[4])
+    assert len(read_release(old_release).table) == 5
 
 
 def test_fingerprint_follows_content_only(old_release):
@@ -147,6 +160,9 @@ def test_own_csv_with_label_columns(tmp_path):
     release = read_release(own_folder(tmp_path, table))
     assert release.table["No Finding"].tolist() == [0, 1] * 3
     assert any("no column for Atelectasis" in note for note in release.notes)
+    contradictory = table.assign(**{"No Finding": 1})
+    with pytest.raises(InputError, match="line 2: No Finding is 1"):
+        read_release(own_folder(tmp_path, contradictory))
     table["Edema"] = [1, 0, 2, 0, 0, 0]
     with pytest.raises(InputError, match="Edema"):
         read_release(own_folder(tmp_path, table))

@@ -142,11 +142,14 @@ def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
         notes.append(f"{unknown:,} images have no row in {label_file} and are left out")
     table = _drop_missing(table, notes, f"{folder}/images or {folder}/images_*/images")
 
-    has_lists = (folder / TRAIN_VAL_LIST).is_file() and (folder / TEST_LIST).is_file()
+    has_lists = (folder / TRAIN_VAL_LIST).is_file()
+    if has_lists != (folder / TEST_LIST).is_file():
+        there, gone = (TRAIN_VAL_LIST, TEST_LIST) if has_lists else (TEST_LIST, TRAIN_VAL_LIST)
+        raise InputError(f"{folder} has {there} and no {gone}: bring both, or neither for a cut of our own")
     is_synthetic = (folder / PHANTOM_FILE).is_file()
     checksums = {}
     if has_lists:
-        lists = {name: (folder / name).read_text().split() for name in (TRAIN_VAL_LIST, TEST_LIST)}
+        lists = {name: _read_list(folder / name) for name in (TRAIN_VAL_LIST, TEST_LIST)}
         checksums = {name: digest_lines(ids) for name, ids in lists.items()}
         train_val, test = (set(ids) for ids in lists.values())
         if both := train_val & test:
@@ -192,6 +195,10 @@ def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
         hot = pd.DataFrame(0, entry.index, list(labels.LABELS), np.uint8)
         for label in given:
             hot[label] = entry[label].astype(float).astype(np.uint8)
+        contradictory = (hot[labels.NO_FINDING] == 1) & hot[list(labels.FINDINGS)].any(axis=1)
+        if contradictory.any():
+            line = int(np.flatnonzero(contradictory)[0]) + 2
+            raise InputError(f"{path}, line {line}: {labels.NO_FINDING} is 1 and so is a finding")
         if absent := [label for label in labels.FINDINGS if label not in given]:
             notes.append(
                 f"{path.name} has no column for {', '.join(absent)}: "
@@ -245,6 +252,13 @@ def parse_ages(texts: pd.Series) -> pd.Series:
     parts = texts.str.strip().str.extract(r"^(\d+(?:\.\d+)?)([YMWD]?)$")
     years = parts[0].astype(float) / parts[1].map(_DAYS_A_YEAR).fillna(1.0)
     return years.where(years <= OLDEST)
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8-sig").split()
+    except (ValueError, OSError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
 
 
 def _hot_table(texts: pd.Series, path: Path) -> pd.DataFrame:
@@ -329,7 +343,7 @@ def _read_boxes(path: Path, image_ids: set[str], notes: list[str]) -> pd.DataFra
     if unknown := sorted(set(boxes["label"]) - set(labels.FINDINGS)):
         raise InputError(f"{path}: unknown finding {unknown[0]!r}")
     sides = boxes[columns[2:]].apply(pd.to_numeric, errors="coerce") / BOX_FRAME
-    wrong = sides.isna().any(axis=1) | (sides[["width", "height"]] <= 0).any(axis=1)
+    wrong = ~np.isfinite(sides).all(axis=1) | (sides[["width", "height"]] <= 0).any(axis=1)
     if wrong.any():
         notes.append(f"{int(wrong.sum())} boxes of {path.name} have no area and are left out")
     boxes[columns[2:]] = sides

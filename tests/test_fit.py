@@ -12,6 +12,7 @@ from cxrkeras.labels import FINDINGS, LABELS
 from cxrkeras.records.schema import load_index, load_manifest
 from cxrkeras.runs import find_fold, find_records
 from cxrkeras.scoring.scores import mean_auc, score_labels
+from cxrkeras.training.backup import Progress, load_backup, save_backup
 from cxrkeras.training.fit import Monitor, choose_precision, name_run, resolve_experiment, train_fold
 from cxrkeras.training.schedules import learning_rate
 
@@ -111,6 +112,19 @@ def test_an_interrupted_run_goes_on_where_it_was(trained, small_experiment, tmp_
     resumed = pd.read_csv(result.folder / "history.csv").drop(columns="images per second")
     pd.testing.assert_frame_equal(resumed, unbroken, rtol=1e-3, atol=2e-2)
     assert not (result.folder / "backup").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"text"])
+def test_a_damaged_backup_is_told(tmp_path, damage):
+    variables = [keras.Variable(np.arange(6.0)), keras.Variable(np.ones((2, 3)))]
+    save_backup(tmp_path, variables, Progress(epochs_done=3, history=[{"epoch": 1}]))
+    again = [keras.Variable(np.zeros(6)), keras.Variable(np.zeros((2, 3)))]
+    assert load_backup(tmp_path, again).epochs_done == 3
+    assert np.array_equal(again[0], np.arange(6.0))
+    path = tmp_path / "backup" / "state.npz"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match="train anew"):
+        load_backup(tmp_path, again)
 
 
 def test_names_follow_settings_and_data_but_not_the_fold(small_experiment):

@@ -1,12 +1,15 @@
 """The state of an unfinished training, so that the same command can go on from its last whole epoch."""
 
 import json
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from cxrkeras.errors import InputError
 from cxrkeras.runs import BACKUP
 
 _FILE = "state.npz"
@@ -37,7 +40,10 @@ def load_backup(folder: Path, variables: list[keras.Variable]) -> Progress:
     path = folder / BACKUP / _FILE
     if not path.exists():
         return Progress()
-    with np.load(path) as saved:
-        for i, variable in enumerate(variables):
-            variable.assign(saved[f"v{i}"])
-        return Progress(**json.loads(str(saved["progress"])))
+    try:
+        with path.open("rb") as file, np.load(file) as saved:
+            for i, variable in enumerate(variables):
+                variable.assign(saved[f"v{i}"])
+            return Progress(**json.loads(str(saved["progress"])))
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} is damaged ({error}): delete {path.parent} and train anew") from error

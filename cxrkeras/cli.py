@@ -389,12 +389,21 @@ def gradcam(
     check_label(label)
     console.print(f"explaining with {folder}")
     draw = build_sheets(folder)
+    skipped = []
     for path in images:
-        sheet = draw(path, label)
+        try:
+            sheet = draw(path, label)
+        except InputError as error:
+            skipped.append(str(error))
+            continue
         console.print(f"{escape(str(path))}: {', '.join(f'{name} {sheet.probs[name]:.2f}' for name in sheet.shown)}")
         for warning in sheet.warnings:
             console.print(f"  {warning}")
         console.print(f"  saved {escape(str(sheet.path))}")
+    if len(skipped) == len(images):
+        raise InputError("; ".join(skipped))
+    for reason in skipped:
+        console.print(f"skipped {escape(reason)}")
 
 
 @app.command()

@@ -54,7 +54,9 @@ def test_the_whole_way_from_the_shell(phantom_folder, tmp_path):
     assert trained.returncode == 0, trained.stdout
     assert "synthetic phantoms" in trained.stdout
     assert "mean of the findings" in trained.stdout
-    explained = cxrkeras("gradcam", image, "--label", "all", cwd=tmp_path)
+    explained = cxrkeras("gradcam", "nowhere.png", image, "--label", "all", cwd=tmp_path)
+    assert explained.returncode == 0
+    assert "skipped cannot open nowhere.png" in explained.stdout
     saved = list((tmp_path / "experiments" / "runs").glob("*/fold0/gradcam/*-all.png"))
     assert len(saved) == 1
     assert str(saved[0].relative_to(tmp_path)) in explained.stdout

@@ -44,6 +44,17 @@ def write_json(path: Path, content: dict) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
+def load_json(path: Path, keys: tuple[str, ...] = ()) -> dict:
+    """Read a file of ours; InputError that names it if it is not JSON or lacks one of `keys`."""
+    try:
+        content = json.loads(path.read_text())
+        if missing := [key for key in keys if key not in content]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}): delete it, and the same command makes it anew") from None
+    return content
+
+
 def find_fold(run: str | None) -> Path:
     """The folder of one finished fold: of a run, of a fold given itself, or the newest there is.
 

@@ -95,6 +95,15 @@ def test_the_same_command_again_is_already_done(trained, small_experiment):
     assert (trained.folder / "metrics.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[1]", "{"])
+def test_damaged_results_are_named(trained, small_experiment, tmp_path, content):
+    root = shutil.copytree(trained.folder.parents[1], tmp_path / "runs")
+    metrics = root / trained.folder.parent.name / "fold0" / "metrics.json"
+    metrics.write_text(content)
+    with pytest.raises(InputError, match=r"metrics\.json is damaged"):
+        train_fold(small_experiment, root=root)
+
+
 def test_an_interrupted_run_goes_on_where_it_was(trained, small_experiment, tmp_path):
     said = []
 

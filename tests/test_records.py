@@ -166,6 +166,13 @@ def test_a_second_conversion_into_the_folder_is_refused(release, tmp_path):
             write_records(release, folder, size=32)
 
 
+@pytest.mark.parametrize("content", ["", "{", "\n"])
+def test_a_damaged_journal_is_named(release, tmp_path, content):
+    (tmp_path / "journal.jsonl").write_text(content)
+    with pytest.raises(InputError, match=r"journal\.jsonl is damaged"):
+        write_records(release, tmp_path, size=32)
+
+
 def test_a_full_disk_is_told_before_the_start(release, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
     monkeypatch.setattr(write_module.shutil, "disk_usage", lambda path: usage)

@@ -1,6 +1,5 @@
 """Fetches the NIH ChestX-ray14 release: label file, split lists and any of its twelve archives."""
 
-import json
 import re
 import shutil
 import tarfile
@@ -13,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from cxrkeras.data.download import download_file
 from cxrkeras.data.release import BOX_LIST, LABEL_FILES, OFFICIAL_LISTS, TEST_LIST, TRAIN_VAL_LIST, digest_lines
 from cxrkeras.errors import InputError
-from cxrkeras.runs import write_json
+from cxrkeras.runs import load_json, write_json
 
 PAGE = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
 ARCHIVES_URL = "https://nihcc.box.com/shared/static/"
@@ -129,10 +128,7 @@ def _part_name(part: int) -> str:
 
 
 def _read_done(folder: Path) -> dict[str, int]:
-    try:
-        return json.loads((folder / DONE).read_text())
-    except FileNotFoundError:
-        return {}
+    return load_json(folder / DONE) if (folder / DONE).exists() else {}
 
 
 def _space_needed(parts: list[int], parallel: int, source: Source) -> float:

@@ -4,7 +4,6 @@ For everyone who has no radiographs at hand, and for tests that need to know the
 trained on them knows nothing about patients.
 """
 
-import json
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -19,7 +18,7 @@ from cxrkeras.data.anatomy import Anatomy
 from cxrkeras.data.release import BOX_FRAME, BOX_LIST, BOX_SPELLING, LABEL_FILES, TEST_LIST, TRAIN_VAL_LIST
 from cxrkeras.data.signs import draw_chest
 from cxrkeras.errors import InputError
-from cxrkeras.runs import PHANTOM_FILE, write_json
+from cxrkeras.runs import PHANTOM_FILE, load_json, write_json
 
 MILLIMETRES = 400  # of an image's side
 
@@ -121,7 +120,7 @@ def write_phantoms(
     }
     marker, unfinished = folder / PHANTOM_FILE, folder / f"{PHANTOM_FILE}.unfinished"
     for path in (marker, unfinished):
-        if path.exists() and (found := json.loads(path.read_text())) != settings:
+        if path.exists() and (found := load_json(path)) != settings:
             raise InputError(
                 f"{folder} holds phantoms with other settings, {found}; wanted {settings}: give another DATA="
             )

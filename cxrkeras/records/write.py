@@ -197,8 +197,12 @@ def _read_journal(folder: Path, settings: dict) -> tuple[dict[str, Shard], list[
     if not path.exists():
         write_text(path, json.dumps(settings) + "\n")
         return {}, []
-    head, *entries = path.read_text().splitlines()
-    _check_settings(folder, json.loads(head), settings)
+    try:
+        head, *entries = path.read_text().splitlines()
+        found = json.loads(head)
+    except ValueError:
+        raise InputError(f"{path} is damaged: delete {folder}, and the same command makes it anew") from None
+    _check_settings(folder, found, settings)
     done, skipped, whole = {}, [], [head]
     for line in entries:
         try:

@@ -30,6 +30,7 @@ from cxrkeras.runs import (
     MODEL,
     RUNS_ROOT,
     find_records,
+    load_json,
     predictions_file,
     write_json,
     write_text,
@@ -133,7 +134,7 @@ def train_fold(
     folder = root / name_run(name or resolved.model.name, resolved, manifest) / f"fold{resolved.data.fold}"
     if (folder / METRICS).is_file():
         monitor.say(f"already done: {folder}")
-        return Result(folder, json.loads((folder / METRICS).read_text()), is_new=False)
+        return Result(folder, load_json(folder / METRICS, ("validation", "test")), is_new=False)
     monitor.say(f"training on {records}, fold {resolved.data.fold} held out for validation")
     verify_records(records, _show_progress(monitor, f"verifying {records}"))
     imagenet_file = None

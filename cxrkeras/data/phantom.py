@@ -11,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from cxrkeras import labels
-from cxrkeras.data.anatomy import Anatomy
 from cxrkeras.data.release import BOX_FRAME, BOX_LIST, BOX_SPELLING, LABEL_FILES, TEST_LIST, TRAIN_VAL_LIST
-from cxrkeras.data.signs import draw_chest
+from cxrkeras.data.signs import draw_file
 from cxrkeras.errors import InputError
 from cxrkeras.runs import PHANTOM_FILE, load_json, write_json
 
@@ -81,17 +79,6 @@ def sample_findings(num_images: int, prevalence: str, seed: int) -> pd.DataFrame
     return table
 
 
-def _draw_file(task: tuple[Path, int, int, dict]) -> list[tuple]:
-    folder, size, seed, row = task
-    patient_rng = np.random.default_rng([seed, 1, row["patient_id"]])
-    anatomy = Anatomy.draw(patient_rng, row["sex"] == "F")
-    rng = np.random.default_rng([seed, 2, row["patient_id"], row["follow_up"]])
-    findings = frozenset(label for label in labels.FINDINGS if row[label])
-    image, boxes = draw_chest(size, rng, anatomy, findings, is_ap=row["view"] == "AP")
-    Image.fromarray(image).save(folder / row["image_id"], compress_level=1)
-    return [(row["image_id"], *box) for box in boxes]
-
-
 def write_phantoms(
     folder: Path,
     *,
@@ -136,7 +123,7 @@ def write_phantoms(
     tasks = [(images, size, seed, row) for row in table.to_dict("records")]
     boxes = []
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for done, found in enumerate(pool.map(_draw_file, tasks, chunksize=16), 1):
+        for done, found in enumerate(pool.map(draw_file, tasks, chunksize=16), 1):
             boxes += found
             progress(done, num_images)
     write_tables(folder, table, boxes, size)

@@ -5,8 +5,10 @@ look-alikes of `anatomy`. Lengths are fractions of a side of 400 mm, strengths a
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from cxrkeras import labels
 from cxrkeras.data.anatomy import LEFT, RIGHT, Anatomy, Scene, build_scene, expose, ridge, step
@@ -231,3 +233,18 @@ def draw_chest(
         if label in findings:
             draw(scene)
     return expose(scene), scene.boxes
+
+
+def draw_file(task: tuple[Path, int, int, dict]) -> list[tuple]:
+    """Draw the film of one row of `sample_findings` into a folder: (folder, size, seed, row).
+
+    Returns its boxes, each with the image's id before it. Here and not beside its caller, because worker processes
+    import this module, which is light.
+    """
+    folder, size, seed, row = task
+    anatomy = Anatomy.draw(np.random.default_rng([seed, 1, row["patient_id"]]), row["sex"] == "F")
+    rng = np.random.default_rng([seed, 2, row["patient_id"], row["follow_up"]])
+    findings = frozenset(label for label in labels.FINDINGS if row[label])
+    image, boxes = draw_chest(size, rng, anatomy, findings, is_ap=row["view"] == "AP")
+    Image.fromarray(image).save(folder / row["image_id"], compress_level=1)
+    return [(row["image_id"], *box) for box in boxes]

@@ -2,6 +2,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from test_cli import cxrkeras
@@ -74,6 +75,44 @@ def test_a_patient_in_both_lists_is_wrong(copy):
     train_val.write_text(train_val.read_text().replace(moved + "\n", ""))
     test.write_text(test.read_text() + moved + "\n")
     assert "both the training and the test part" in examine_folder(copy)["errors"][0]
+
+
+def test_every_mistake_is_told_at_once_even_of_images_that_are_not_on_disk(copy):
+    labels, train_val = copy / "Data_Entry_2017_v2020.csv", copy / "train_val_list.txt"
+    in_training = train_val.read_text().split()
+    films = pd.Series(in_training).str[:8]
+    moved = [name for name, film in zip(in_training, films, strict=True) if (films == film).sum() > 1][-1]
+    train_val.write_text("\n".join(name for name in in_training if name != moved))
+    with (copy / "test_list.txt").open("a") as file:
+        file.write(moved + "\n")
+    (copy / "images" / moved).unlink()
+    head, first, second, *others = labels.read_text().splitlines()
+    blank = second.split(",")
+    blank[3] = ""
+    lines = [head, first.replace(first.split(",")[1], "Nodul"), ",".join(blank), others[0], *others]
+    labels.write_text("\n".join(lines))
+    found = examine_folder(copy)
+    wanted = [
+        "line 2: unknown label 'Nodul'",
+        "line 3: no patient",
+        "1 images more than once",
+        "1 patients are in both",
+    ]
+    assert len(found["errors"]) == len(wanted)
+    assert all(part in error for part, error in zip(wanted, found["errors"], strict=True))
+    assert found["images"] == {"listed": 198, "found": 197, "missing": 1}
+    assert "no patient is in both parts" not in found["notes"]
+
+
+def test_incomplete_lists_are_noted(copy):
+    assert any("lists are complete" in note for note in examine_folder(copy)["notes"])
+    test = copy / "test_list.txt"
+    test.write_text("\n".join(test.read_text().split()[1:]))
+    found = examine_folder(copy)
+    assert found["lists"]["in_neither"] == 1
+    assert found["images"] == {"listed": 200, "found": 199, "missing": 0}
+    assert any("1 images are in neither split list" in note for note in found["notes"])
+    assert not any("lists are complete" in note for note in found["notes"])
 
 
 def test_the_real_label_file_and_a_truncated_one(nih_sample, tmp_path):

@@ -161,7 +161,7 @@ def test_own_csv_with_label_columns(tmp_path):
     assert release.table["No Finding"].tolist() == [0, 1] * 3
     assert any("no column for Atelectasis" in note for note in release.notes)
     contradictory = table.assign(**{"No Finding": 1})
-    with pytest.raises(InputError, match="line 2: No Finding is 1"):
+    with pytest.raises(InputError, match="line 2 and 2 more: No Finding is 1"):
         read_release(own_folder(tmp_path, contradictory))
     table["Edema"] = [1, 0, 2, 0, 0, 0]
     with pytest.raises(InputError, match="Edema"):

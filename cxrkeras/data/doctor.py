@@ -10,7 +10,7 @@ import pandas as pd
 
 from cxrkeras import labels
 from cxrkeras.data.images import decode_image, read_header
-from cxrkeras.data.release import LABEL_FILES, OFFICIAL_SPLIT, Release, read_release
+from cxrkeras.data.release import LABEL_FILES, OFFICIAL_SPLIT, Release, survey_release
 from cxrkeras.errors import InputError
 
 RELEASE_IMAGES = 112_120
@@ -32,24 +32,24 @@ def examine_folder(
     With `is_opening` every image is decoded, to find odd ones and duplicates; `progress` is called with the
     images opened and all. Returns plain JSON values: `errors`, sentences about what would make a result wrong;
     `notes`, sentences about what is merely so; and, unless the tables cannot be read at all, `label_file`, `images`,
-    `patients`, `ages`, `sexes`, `views`, `splits`, `boxes` and `odd_images`.
+    `patients`, `ages`, `sexes`, `views`, `splits`, `lists`, `boxes` and `odd_images`.
     """
     try:
-        release = read_release(folder)
+        release = survey_release(folder)
     except InputError as error:
         return {"folder": str(folder), "errors": [str(error)], "notes": []}
     table = release.table
     per_patient = table.groupby("patient_id").size()
     found = {
         "folder": str(folder),
-        "errors": [],
+        "errors": list(release.errors),
         "notes": list(release.notes),
         "is_synthetic": release.is_synthetic,
         "label_file": {"name": release.label_file, "version": _label_version(release)},
         "images": {
             "listed": release.listed["rows"],
             "found": len(table),
-            "missing": release.listed["rows"] - len(table),
+            "missing": release.listed["missing"],
         },
         "patients": {
             "count": len(per_patient),
@@ -64,6 +64,7 @@ def examine_folder(
         "sexes": _counts(table["sex"]),
         "views": _counts(table["view"]),
         "split_name": release.split_name,
+        "lists": release.lists,
         "splits": {name: _describe_split(part) for name, part in table.groupby("split")},
         "boxes": _counts(release.boxes["label"]),
         "odd_images": _odd_images(table, progress) if is_opening else None,
@@ -83,8 +84,10 @@ def _judge(found: dict, release: Release) -> None:
             f"{release.label_file} was cut short: it has {release.listed['rows']:,} rows, and the official lists name "
             f"{RELEASE_IMAGES:,} images"
         )
-    if set(found["splits"]) == {"train_val", "test"}:
+    if not release.errors:
         notes.append("no patient is in both parts")
+    if release.lists and not release.lists["in_neither"]:
+        notes.append("the split lists are complete: each row of the label file is in one of them")
     if found["odd_images"] and found["odd_images"]["unreadable"]:
         notes.append(f"{len(found['odd_images']['unreadable']):,} images cannot be read: the records will skip them")
 

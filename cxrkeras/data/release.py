@@ -36,8 +36,10 @@ class Release:
     `table` has a row for each image that is on disk: image_id, patient_id (text), split (train_val or test), age
     (years or NaN), sex (F, M or ""), view (PA, AP or ""), path, and a uint8 column for each of the 15 labels.
     `boxes` has image_id, label, x, y, width, height as fractions of the image. `listed` counts the rows of the label
-    file and the positives of each label in it, whether or not the images are on disk. `notes` are sentences about
-    what was left out or assumed.
+    file and the positives of each label in it, whether or not the images are on disk, and as `missing` those that are
+    not. `lists` counts the images of
+    each split list, and of the label file those in neither (empty without lists). `notes` are sentences about what
+    was left out or assumed, `errors` about what would make a result wrong.
     """
 
     folder: Path
@@ -48,7 +50,9 @@ class Release:
     list_checksums: dict[str, str]
     is_synthetic: bool
     listed: dict[str, int]
+    lists: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def fingerprint(self) -> str:
         """SHA-256 over ids, patients, splits, labels and file sizes, 16 hex digits; independent of times and paths."""
@@ -77,6 +81,17 @@ def read_release(folder: Path, *, split_seed: int = 0) -> Release:
     `split_seed`, is the test part.
 
     Raises InputError if there is no such data, or it contradicts itself.
+    """
+    release = survey_release(folder, split_seed=split_seed)
+    if release.errors:
+        raise InputError("; ".join(release.errors))
+    return release
+
+
+def survey_release(folder: Path, *, split_seed: int = 0) -> Release:
+    """Read like `read_release`, and go on where something would make a result wrong: it stands in `errors`.
+
+    Rows with such a mistake are left out. Raises InputError only if there is nothing to be read.
     """
     if not folder.is_dir():
         raise InputError(f"no data folder {folder}; `make phantom` draws one, or give DATA=<folder of the NIH release>")
@@ -130,61 +145,67 @@ def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
             "view": entry["View Position"].where(entry["View Position"].isin(["PA", "AP"]), ""),
         }
     )
-    _check_ids(table, folder / label_file)
-    table = pd.concat([table, _hot_table(entry["Finding Labels"], folder / label_file)], axis=1)
+    notes, errors = [], []
+    table = table.join(_hot_table(entry["Finding Labels"], folder / label_file, errors), how="inner")
+    table = _check_ids(table, folder / label_file, errors)
     listed = _count_listed(table)
-
-    notes = []
     roots = [folder / "images", *sorted(folder.glob("images_*/images")), *sorted(folder.glob("images_*"))]
     paths = _list_images(roots)
     table["path"] = table["image_id"].map(paths)
+    listed["missing"] = int(table["path"].isna().sum())
     if unknown := len(set(paths) - set(table["image_id"])):
         notes.append(f"{unknown:,} images have no row in {label_file} and are left out")
-    table = _drop_missing(table, notes, f"{folder}/images or {folder}/images_*/images")
 
     has_lists = (folder / TRAIN_VAL_LIST).is_file()
     if has_lists != (folder / TEST_LIST).is_file():
         there, gone = (TRAIN_VAL_LIST, TEST_LIST) if has_lists else (TEST_LIST, TRAIN_VAL_LIST)
-        raise InputError(f"{folder} has {there} and no {gone}: bring both, or neither for a cut of our own")
+        errors.append(f"{folder} has {there} and no {gone}: bring both, or neither for a cut of our own")
+        has_lists = False
     is_synthetic = (folder / PHANTOM_FILE).is_file()
-    checksums = {}
+    checksums, lists = {}, {}
     if has_lists:
-        lists = {name: _read_list(folder / name) for name in (TRAIN_VAL_LIST, TEST_LIST)}
-        checksums = {name: digest_lines(ids) for name, ids in lists.items()}
-        train_val, test = (set(ids) for ids in lists.values())
+        ids = {name: _read_list(folder / name) for name in (TRAIN_VAL_LIST, TEST_LIST)}
+        checksums = {name: digest_lines(names) for name, names in ids.items()}
+        train_val, test = (set(names) for names in ids.values())
         if both := train_val & test:
-            raise InputError(f"{len(both)} images are in both {TRAIN_VAL_LIST} and {TEST_LIST} (first: {min(both)})")
+            errors.append(f"{len(both)} images are in both {TRAIN_VAL_LIST} and {TEST_LIST} (first: {min(both)})")
         if without_row := len((train_val | test) - set(entry["Image Index"])):
             notes.append(f"{without_row:,} images of the split lists have no row in {label_file}")
         table["split"] = np.select(
             [table["image_id"].isin(train_val), table["image_id"].isin(test)], ["train_val", "test"], ""
         )
-        if neither := int((table["split"] == "").sum()):
-            notes.append(f"{neither:,} images are in neither split list and are left out")
-            table = table[table["split"] != ""]
+        in_neither = table["split"] == ""
+        lists = {TRAIN_VAL_LIST: len(train_val), TEST_LIST: len(test), "in_neither": int(in_neither.sum())}
+        if lists["in_neither"]:
+            notes.append(f"{lists['in_neither']:,} images are in neither split list and are left out")
+        _check_patients(table[~in_neither], folder, errors)  # of all rows, whether or not their images are on disk
+        table = _drop_missing(table[~in_neither], notes, f"{folder}/images or {folder}/images_*/images")
         is_official = checksums == OFFICIAL_LISTS
         split_name = OFFICIAL_SPLIT if is_official else f"custom-{digest_lines(sorted(checksums.values()))[:8]}"
     else:
+        table = _drop_missing(table, notes, f"{folder}/images or {folder}/images_*/images")
         table["split"], split_name = _cut(table, split_seed, notes)
-    _check_split(table, folder)
+    _check_parts(table, folder, errors)
     return Release(
         folder=folder,
         table=table.reset_index(drop=True),
-        boxes=_read_boxes(folder / BOX_LIST, set(table["image_id"]), notes),
+        boxes=_read_boxes(folder / BOX_LIST, set(table["image_id"]), notes, errors),
         label_file=label_file,
         split_name=split_name,
         list_checksums=checksums,
         is_synthetic=is_synthetic,
         listed=listed,
+        lists=lists,
         notes=notes,
+        errors=errors,
     )
 
 
 def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
     entry = _read_csv(path)
-    notes = []
+    notes, errors = [], []
     if "labels" in entry.columns:
-        hot = _hot_table(entry["labels"], path)
+        hot = _hot_table(entry["labels"], path, errors)
     else:
         given = [label for label in labels.LABELS if label in entry.columns]
         if not given:
@@ -197,8 +218,8 @@ def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
             hot[label] = entry[label].astype(float).astype(np.uint8)
         contradictory = (hot[labels.NO_FINDING] == 1) & hot[list(labels.FINDINGS)].any(axis=1)
         if contradictory.any():
-            line = int(np.flatnonzero(contradictory)[0]) + 2
-            raise InputError(f"{path}, line {line}: {labels.NO_FINDING} is 1 and so is a finding")
+            errors.append(f"{path}, {_lines(contradictory)}: {labels.NO_FINDING} is 1 and so is a finding")
+            hot = hot[~contradictory]
         if absent := [label for label in labels.FINDINGS if label not in given]:
             notes.append(
                 f"{path.name} has no column for {', '.join(absent)}: "
@@ -217,23 +238,26 @@ def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
             "view": entry.get("view", blank),
         }
     )
-    _check_ids(table, path)
-    table = pd.concat([table, hot], axis=1)
+    table["split"] = entry["split"] if "split" in entry.columns else ""
+    table = _check_ids(table.join(hot, how="inner"), path, errors)
     listed = _count_listed(table)
     by_name = _list_images([folder, *sorted(child for child in folder.rglob("*") if child.is_dir())])
     table["path"] = [
         str(folder / image) if (folder / image).is_file() else by_name.get(image) for image in table["image_id"]
     ]
-    table["split"] = entry["split"] if "split" in entry.columns else ""
-    table = _drop_missing(table, notes, folder)
+    listed["missing"] = int(table["path"].isna().sum())
     if "split" in entry.columns:
         if wrong := sorted(set(table["split"]) - {"train_val", "test"}):
-            raise InputError(f"{path}: the column split holds train_val or test; got {', '.join(map(repr, wrong[:5]))}")
+            errors.append(f"{path}: the column split holds train_val or test; got {', '.join(map(repr, wrong[:5]))}")
+            table = table[~table["split"].isin(wrong)]
+        _check_patients(table, path, errors)
+    table = _drop_missing(table, notes, folder)
+    if "split" in entry.columns:
         cut = sorted(f"{image} {split}" for image, split in zip(table["image_id"], table["split"], strict=True))
         split_name = f"custom-{digest_lines(cut)[:8]}"
     else:
         table["split"], split_name = _cut(table, split_seed, notes)
-    _check_split(table, path)
+    _check_parts(table, path, errors)
     return Release(
         folder=folder,
         table=table.reset_index(drop=True),
@@ -244,6 +268,7 @@ def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
         is_synthetic=False,
         listed=listed,
         notes=notes,
+        errors=errors,
     )
 
 
@@ -261,44 +286,59 @@ def _read_list(path: Path) -> list[str]:
         raise InputError(f"cannot read {path}: {error}") from None
 
 
-def _hot_table(texts: pd.Series, path: Path) -> pd.DataFrame:
+def _hot_table(texts: pd.Series, path: Path, errors: list[str]) -> pd.DataFrame:
+    """The 15 label columns of the rows whose text can be read."""
     distinct = {}
     for text in texts.unique():
         try:
             distinct[text] = labels.parse_labels(text)
         except InputError as error:
-            line = int(np.flatnonzero(texts == text)[0]) + 2
-            raise InputError(f"{path}, line {line}: {error}") from None
+            errors.append(f"{path}, {_lines(texts == text)}: {error}")
+    texts = texts[texts.isin(list(distinct))]
     hot = np.array([distinct[text] for text in texts], np.uint8).reshape(-1, len(labels.LABELS))
     return pd.DataFrame(hot, texts.index, list(labels.LABELS))
+
+
+def _lines(is_wrong: pd.Series) -> str:
+    """Lines of a CSV file, for a message; the index of a table read from it counts from its second line."""
+    numbers = is_wrong.index[is_wrong] + 2
+    return f"line {numbers[0]}" + (f" and {len(numbers) - 1:,} more" if len(numbers) > 1 else "")
 
 
 def _count_listed(table: pd.DataFrame) -> dict[str, int]:
     return {"rows": len(table), **{label: int(table[label].sum()) for label in labels.LABELS}}
 
 
-def _check_ids(table: pd.DataFrame, path: Path) -> None:
-    if not len(table):
-        raise InputError(f"{path} has a header and no rows")
+def _check_ids(table: pd.DataFrame, path: Path, errors: list[str]) -> pd.DataFrame:
+    """The rows with an image and a patient, each image once."""
     for column in ("image_id", "patient_id"):
-        blank = np.flatnonzero(table[column].str.strip() == "")
-        if len(blank):
-            raise InputError(f"{path}, line {blank[0] + 2}: no {column.replace('_id', '')}")
-    twice = table["image_id"][table["image_id"].duplicated()]
-    if len(twice):
-        raise InputError(f"{path} lists {len(twice)} images more than once (first: {twice.iloc[0]})")
+        blank = table[column].str.strip() == ""
+        if blank.any():
+            errors.append(f"{path}, {_lines(blank)}: no {column.replace('_id', '')}")
+            table = table[~blank]
+    is_again = table["image_id"].duplicated()
+    if is_again.any():
+        first = table["image_id"][is_again].iloc[0]
+        errors.append(f"{path} lists {int(is_again.sum())} images more than once (first: {first})")
+        table = table[~is_again]
+    if not len(table):
+        raise InputError("; ".join(errors) or f"{path} has a header and no rows")
+    return table
 
 
-def _check_split(table: pd.DataFrame, source: Path) -> None:
+def _check_patients(table: pd.DataFrame, source: Path, errors: list[str]) -> None:
     shared = table.groupby("patient_id")["split"].nunique()
     if (shared > 1).any():
-        raise InputError(
+        errors.append(
             f"{source}: {int((shared > 1).sum())} patients are in both the training and the test part "
             f"(first: {shared.index[shared > 1][0]}); all images of a patient belong in one of them"
         )
+
+
+def _check_parts(table: pd.DataFrame, source: Path, errors: list[str]) -> None:
     for split in ("train_val", "test"):
         if not (table["split"] == split).any():
-            raise InputError(f"{source}: no image on disk belongs to the {split} part")
+            errors.append(f"{source}: no image on disk belongs to the {split} part")
 
 
 def _list_images(folders: Iterable[Path]) -> dict[str, str]:
@@ -333,7 +373,7 @@ def digest_lines(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
-def _read_boxes(path: Path, image_ids: set[str], notes: list[str]) -> pd.DataFrame:
+def _read_boxes(path: Path, image_ids: set[str], notes: list[str], errors: list[str]) -> pd.DataFrame:
     columns = ["image_id", "label", "x", "y", "width", "height"]
     if not path.is_file():
         return pd.DataFrame(columns=columns)
@@ -341,7 +381,8 @@ def _read_boxes(path: Path, image_ids: set[str], notes: list[str]) -> pd.DataFra
     boxes = _read_csv(path, header=None, skiprows=1, usecols=range(6), names=columns, index_col=False)
     boxes["label"] = boxes["label"].replace(BOX_SPELLING)
     if unknown := sorted(set(boxes["label"]) - set(labels.FINDINGS)):
-        raise InputError(f"{path}: unknown finding {unknown[0]!r}")
+        errors.append(f"{path}: unknown finding {unknown[0]!r}")
+        boxes = boxes[~boxes["label"].isin(unknown)]
     sides = boxes[columns[2:]].apply(pd.to_numeric, errors="coerce") / BOX_FRAME
     wrong = ~np.isfinite(sides).all(axis=1) | (sides[["width", "height"]] <= 0).any(axis=1)
     if wrong.any():

@@ -4,7 +4,7 @@ PYTHON ?= python3
 EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN_CXR = .venv/bin/cxrkeras
 opt = $(if $($(1)),--$(2) "$($(1))")
-.PHONY: help setup demo phantom data doctor records train gradcam tensorboard test test-all lint bench clean
+.PHONY: help setup demo phantom data doctor records verify train gradcam tensorboard test test-all lint bench clean
 
 .venv/ready: setup.cfg pyproject.toml
 	@echo "installing into .venv, this takes minutes"
@@ -29,6 +29,9 @@ doctor: .venv/ready ## say what a data folder is [DATA=data/nih] [OPEN=1 to deco
 
 records: .venv/ready ## convert images to TFRecords [DATA=data/nih] [NAME=nih-224] [SIZE=224] [FOLDS=5] [SEED=0] [MAX_SKIPPED=0.01]
 	@$(RUN_CXR) records $(call opt,DATA,data) $(call opt,NAME,name) $(call opt,SIZE,size) $(call opt,FOLDS,folds) $(call opt,SEED,seed) $(call opt,MAX_SKIPPED,max-skipped)
+
+verify: .venv/ready ## check records, as every training does: [RECORDS=...] [DATA=the folder they were made of]
+	@$(RUN_CXR) verify $(if $(RECORDS),"$(RECORDS)") $(call opt,DATA,data)
 
 train: .venv/ready ## train one fold: MODEL=... or EXPERIMENT=... [FOLD=0] [RECORDS=...] [WEIGHTS=imagenet|none|file] [SET="training.epochs=2"]
 	@$(RUN_CXR) train $(call opt,MODEL,model) $(call opt,EXPERIMENT,experiment) $(call opt,FOLD,fold) $(call opt,RECORDS,records) $(call opt,WEIGHTS,weights) $(call opt,SET,set)

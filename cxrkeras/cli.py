@@ -284,16 +284,25 @@ def verify(
     name: Annotated[
         Optional[str], typer.Argument(help="A folder under records/ or a path; by default the newest.")
     ] = None,
+    data: Annotated[
+        Optional[Path], typer.Option(help="The data folder they were made of: compare its fingerprint too.")
+    ] = None,
 ) -> None:
-    """Check records against their manifest: checksums, counts, labels, patients and folds."""
+    """Check records against their manifest: checksums, counts, labels, patients and folds. Names what is wrong."""
+    from cxrkeras.data.release import read_release
+
     folder = find_records(name)
+    release = read_release(data) if data else None
     _load_tensorflow()
     from cxrkeras.records.verify import verify_records
 
     with _counter("verifying") as progress:
-        manifest = verify_records(folder, progress)
+        manifest = verify_records(folder, progress, release=release)
     count = sum(shard.count for shard in manifest.shards)
-    console.print(f"{folder} is sound: {count:,} records in {len(manifest.shards)} shards, split {manifest.split_name}")
+    source = f", made of {data} as it is now" if data else ""
+    console.print(
+        f"{folder} is sound: {count:,} records in {len(manifest.shards)} shards, split {manifest.split_name}{source}"
+    )
 
 
 @app.command()

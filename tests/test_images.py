@@ -46,10 +46,11 @@ def test_sixteen_bits_are_windowed_to_eight():
         (b"", "empty"),
         (b"Image Index,Finding Labels\n", "not a PNG or JPEG"),
         (packed(Image.fromarray(GREY))[:200], "damaged"),
-        (packed(Image.new("L", (20_000, 20_000))), "limit"),
+        (packed(Image.new("1", (20_000, 20_000))), "limit of 80,000,000"),
+        (packed(Image.new("1", (10_000, 10_000))), "more pixels than the limit"),
         (packed(Image.fromarray(GREY), "BMP"), "not a PNG or JPEG"),
     ],
-    ids=["empty", "text", "truncated", "bomb", "bmp"],
+    ids=["empty", "text", "truncated", "bomb", "large", "bmp"],
 )
 def test_what_is_no_image_is_refused_with_a_reason(content, word):
     with pytest.raises(InputError, match=word):

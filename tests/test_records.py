@@ -1,15 +1,19 @@
 import fcntl
+import io
 import json
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from cxrkeras.data.images import load_image
 from cxrkeras.data.release import read_release
@@ -119,9 +123,10 @@ def test_finished_records_are_left_alone_and_other_settings_refused(release, rec
     newer = tmp_path / "newer"
     shutil.copytree(records, newer)
     manifest = json.loads((newer / "manifest.json").read_text())
-    (newer / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 99}))
-    with pytest.raises(InputError, match="schema version 99"):
-        load_manifest(newer)
+    for change, words in (({"schema_version": 99}, "schema version 99"), ({"fingerprint": "0"}, "its own checksum")):
+        (newer / "manifest.json").write_text(json.dumps(manifest | change))
+        with pytest.raises(InputError, match=words):
+            load_manifest(newer)
 
 
 @pytest.fixture
@@ -146,6 +151,91 @@ def test_unreadable_images_are_skipped_and_listed(damaged, tmp_path):
     assert "directory" in skipped.set_index("image_id").loc[names[1], "reason"]
     assert len(load_index(tmp_path / "records")) == 198
     assert sum(shard.count for shard in load_manifest(tmp_path / "records").shards) == 198
+
+
+def png(image, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def interlaced(grey):
+    """An Adam7 PNG, which Pillow reads and does not write."""
+    height, width = grey.shape
+    lines = b""
+    for x0, y0, dx, dy in (
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ):
+        lines += b"".join(b"\0" + row.tobytes() for row in grey[y0::dy, x0::dx])
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def test_every_kind_of_bad_image_is_read_rightly_or_skipped_with_a_reason(phantom_folder, tmp_path):
+    folder = shutil.copytree(phantom_folder, tmp_path / "data")
+    grey = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    plain = png(Image.fromarray(grey))
+    palette = Image.fromarray(grey).convert("P")
+    jpeg = io.BytesIO()
+    Image.fromarray(np.stack([grey] * 4, -1), "CMYK").save(jpeg, "JPEG")
+    read = {
+        "sixteen_bits": png(Image.fromarray(grey.astype(np.uint16) * 257)),
+        "palette_with_transparency": png(palette, transparency=3),
+        "interlaced": interlaced(grey),
+        "cmyk_jpeg": jpeg.getvalue(),
+        "one_pixel": png(Image.new("L", (1, 1), 99)),
+        "Zoë's X-ray (2) ü": plain,
+    }
+    skipped = {
+        "truncated": (plain[:500], "damaged image: "),
+        "zero_bytes": (b"", "the file is empty"),
+        "text": (b"not a picture", "not a PNG or JPEG image"),
+        "bomb": (png(Image.new("1", (20_000, 20_000))), "more pixels than the limit of 80,000,000"),
+        "directory": (None, "cannot be opened: Is a directory"),
+        "no_permission": (None, "cannot be opened: "),
+        "dead_link": (None, "cannot be opened: No such file or directory"),
+    }
+    images = folder / "images"
+    for name, content in {**read, **{name: content for name, (content, _) in skipped.items()}}.items():
+        if content is not None:
+            (images / f"{name}.png").write_bytes(content)
+    (images / "directory.png").mkdir()
+    (images / "dead_link.png").symlink_to(tmp_path / "nowhere.png")
+    (images / "no_permission.png").symlink_to("/proc/1/mem")  # a mode would not keep root out
+    labels, train_val = folder / "Data_Entry_2017_v2020.csv", folder / "train_val_list.txt"
+    example = labels.read_text().splitlines()[1].split(",", 1)[1].split(",")
+    example[2] = "99999"
+    with labels.open("a") as table, train_val.open("a") as ids:
+        for name in (*read, *skipped):
+            table.write(f"{name}.png,{','.join(example)}\n")
+            ids.write(f"{name}.png\n")
+    summary = write_records(read_release(folder), tmp_path / "records", size=64, max_skipped=1)
+    reasons = dict(zip(summary.skipped["image_id"], summary.skipped["reason"], strict=True))
+    assert reasons.keys() == {f"{name}.png" for name in skipped}
+    for name, (_, words) in skipped.items():
+        assert reasons[f"{name}.png"].startswith(words), name
+    index = load_index(tmp_path / "records")
+    stored = {}
+    for shard in load_manifest(tmp_path / "records").shards:
+        for serialised in tf.data.TFRecordDataset(str(tmp_path / "records" / shard.file)):
+            image, _, image_id, _ = (part[0].numpy() for part in parse_examples(serialised[None], 64))
+            stored[image_id.decode()] = image[..., 0]
+    assert len(index) == len(stored) == 200 + len(read)
+    for name in ("sixteen_bits", "interlaced", "Zoë's X-ray (2) ü", "palette_with_transparency"):
+        assert np.abs(stored[f"{name}.png"].astype(int) - grey).max() <= 1, name
+    assert (stored["one_pixel.png"] == 99).all()
+    with Image.open(jpeg) as image:
+        assert np.array_equal(stored["cmyk_jpeg.png"], np.asarray(image.convert("L")))
 
 
 def test_too_many_unreadable_images_are_an_error_and_can_be_allowed(damaged, tmp_path):

@@ -1,11 +1,12 @@
-import json
+import dataclasses
+import hashlib
 import shutil
 
 import pytest
 import tensorflow as tf
 
 from cxrkeras.errors import InputError
-from cxrkeras.records.schema import encode_example, load_manifest, parse_examples
+from cxrkeras.records.schema import encode_example, load_manifest, parse_examples, save_manifest
 from cxrkeras.records.verify import verify_records
 
 
@@ -47,6 +48,14 @@ def test_sound_records_pass_with_progress(records):
 def test_writing_a_shard_anew_without_a_change_passes(copy):
     rewrite(shard_of(copy), lambda number, fields: fields)
     verify_records(copy)
+
+
+def test_the_source_is_compared_by_its_fingerprint(records, release):
+    verify_records(records, release=release)
+    changed = release.table.copy()
+    changed.loc[0, "Mass"] = 1 - changed.loc[0, "Mass"]
+    with pytest.raises(InputError, match="was not made of what is in"):
+        verify_records(records, release=dataclasses.replace(release, table=changed))
 
 
 def flip_first(content):
@@ -105,8 +114,6 @@ def test_changed_tables_are_named(copy):
 
 
 def test_a_patient_in_two_folds_is_refused_even_with_a_right_checksum(copy):
-    import hashlib
-
     lines = (copy / "index.csv").read_text().splitlines()
     first, second = lines[1].split(","), lines[2].split(",")
     fold = next(line.split(",")[3] for line in lines[1:] if line.split(",")[3] != first[3])
@@ -114,9 +121,9 @@ def test_a_patient_in_two_folds_is_refused_even_with_a_right_checksum(copy):
     lines[2] = ",".join(second)
     text = "\n".join(lines) + "\n"
     (copy / "index.csv").write_text(text)
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["table_checksums"]["index.csv"] = hashlib.sha256(text.encode()).hexdigest()
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    manifest = load_manifest(copy)
+    manifest.table_checksums["index.csv"] = hashlib.sha256(text.encode()).hexdigest()
+    save_manifest(copy, manifest)
     with pytest.raises(InputError, match="two sides"):
         verify_records(copy)
 

@@ -1,6 +1,7 @@
 """The one way from the bytes of an image file to the pixels a network sees."""
 
 import io
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 from cxrkeras.errors import InputError
 
 MAX_PIXELS = 80_000_000  # larger ones are bombs: a few kilobytes that unpack to gigabytes
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's own limit is above ours
 
 
 def read_header(content: bytes) -> tuple[str, tuple[int, int]]:
@@ -44,10 +46,12 @@ def _open(content: bytes, use: Callable[[Image.Image], Any]) -> Any:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise InputError(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}")
+                raise InputError(f"{width} x {height}: more pixels than the limit of {MAX_PIXELS:,}")
             return use(image)
     except InputError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
     except Image.UnidentifiedImageError:
         raise InputError("not a PNG or JPEG image") from None
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them into

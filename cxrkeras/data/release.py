@@ -281,7 +281,7 @@ def parse_ages(texts: pd.Series) -> pd.Series:
 
 def _read_list(path: Path) -> list[str]:
     try:
-        return path.read_text("utf-8-sig").split()
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except (ValueError, OSError) as error:
         raise InputError(f"cannot read {path}: {error}") from None
 

@@ -1,5 +1,6 @@
 """What stands in a records folder: one example, the manifest that describes them all."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from cxrkeras import labels
 from cxrkeras.errors import InputError
-from cxrkeras.runs import INDEX, MANIFEST
+from cxrkeras.runs import INDEX, MANIFEST, write_json
 
 SCHEMA_VERSION = 1
 TRAIN_VAL, TEST = "train_val", "test"
@@ -71,11 +72,21 @@ class Manifest(pydantic.BaseModel, frozen=True):
     shards: tuple[Shard, ...]
 
 
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    content = manifest.model_dump(mode="json")
+    write_json(folder / MANIFEST, content | {"checksum": _digest(content)})
+
+
+def _digest(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def load_manifest(folder: Path) -> Manifest:
-    """Read and check the manifest; InputError for another schema or other labels."""
+    """Read and check the manifest; InputError for another schema, other labels, or one changed after it was written."""
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text())
+        checksum = content.pop("checksum", None)
         version = content["schema_version"]
         if version != SCHEMA_VERSION:
             raise InputError(
@@ -89,6 +100,8 @@ def load_manifest(folder: Path) -> Manifest:
         raise InputError(f"{path}: {field}: {error.errors()[0]['msg']}; make the records anew") from None
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not a manifest of records: {error}") from error
+    if checksum != _digest(content):
+        raise InputError(f"{path} differs from its own checksum: bring back the file, or make the records anew")
     if manifest.labels != labels.LABELS:
         raise InputError(f"{path} has the labels {', '.join(manifest.labels)}; wanted {', '.join(labels.LABELS)}")
     return manifest

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from cxrkeras import labels
 from cxrkeras.data.folds import check_patients
+from cxrkeras.data.release import Release
 from cxrkeras.errors import InputError
 from cxrkeras.records.schema import Manifest, Shard, load_index, load_manifest, parse_examples
 from cxrkeras.runs import BOXES, INDEX
@@ -17,14 +18,27 @@ from cxrkeras.runs import BOXES, INDEX
 BATCH = 64
 
 
-def verify_records(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Manifest:
+def verify_records(
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    release: Release | None = None,
+) -> Manifest:
     """Check every shard and table of a records folder against its manifest.
 
     Checksums and counts of the shards; ids, patients and labels of each record against the index; patients against
-    folds and splits; tables against their checksums. `progress` is called with the records checked and all.
-    Returns the manifest. Raises InputError that names the shard, and if it can the record, that is wrong.
+    folds and splits; tables against their checksums; with `release`, its fingerprint against the manifest's.
+    `progress` is called with the records checked and all. Returns the manifest. Raises InputError that names the
+    shard, and if it can the record, that is wrong.
     """
     manifest = load_manifest(folder)
+    if release is not None and release.fingerprint() != manifest.fingerprint:
+        raise InputError(
+            f"{folder} was not made of what is in {release.folder} now: the fingerprint there is "
+            f"{release.fingerprint()}, in the manifest {manifest.fingerprint} ({manifest.num_listed:,} rows of "
+            f"{manifest.label_file} then, {release.listed['rows']:,} of {release.label_file} now); an image, a label, "
+            "a patient or a list was changed, or images came or went: make the records anew"
+        )
     for name in (INDEX, BOXES):
         _check_table(folder / name, manifest.table_checksums[name])
     index = load_index(folder)

@@ -31,8 +31,9 @@ from cxrkeras.records.schema import (
     Shard,
     encode_example,
     load_manifest,
+    save_manifest,
 )
-from cxrkeras.runs import BOXES, INDEX, MANIFEST, SKIPPED, write_json, write_text
+from cxrkeras.runs import BOXES, INDEX, MANIFEST, SKIPPED, write_text
 
 SHARD_IMAGES = 1024
 EXAMPLE_OVERHEAD = 200  # bytes beside the pixels
@@ -149,7 +150,7 @@ def _convert(release, table, folder, settings, max_skipped, num_threads, progres
         table_checksums=_write_tables(release, kept, folder),
         shards=[done[name] for name in table["shard"].unique()],
     )
-    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    save_manifest(folder, manifest)
     (folder / JOURNAL).unlink()
     return Summary(folder, len(kept), skipped, is_new=True)
 

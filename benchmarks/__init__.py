@@ -1,1 +1,1 @@
-"""Measurements, each a table of ratios taken in one run. `make bench` runs them all."""
+"""Measurements, each a table of ratios taken in one run. `make bench` runs those of the data."""

@@ -1,4 +1,4 @@
-"""Convert as many images as the whole release has: `python -m benchmarks.scale`.
+"""Convert as many images as the whole release has; part of `make bench`.
 
 Tiny images stand behind 112,120 rows, so that only what grows with the number of images counts: table, folds,
 records and checks. A quarter of them is converted first, to see whether memory grows with the number.
@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.table import Tables
 from cxrkeras.data.phantom import sample_findings, write_tables
 
 WHOLE = 112_120
@@ -58,13 +57,8 @@ def convert(folder: Path) -> None:
         print(name, f"{time.perf_counter() - started:.1f}", f"{peak:.0f}", flush=True)
 
 
-def main() -> None:
-    if len(sys.argv) > 1:
-        convert(Path(sys.argv[1]))
-        return
-    table = Table(title=f"steps over many images, stored at {SIZE} px", title_justify="left")
-    for column in ("images", "step", "seconds", "peak MB so far"):
-        table.add_column(column, justify="right")
+def measure_scale(tables: Tables) -> None:
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         for num_images in (WHOLE // 4, WHOLE):
             folder = Path(temporary) / str(num_images)
@@ -73,9 +67,10 @@ def main() -> None:
             environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
             done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env=environment)
             for line in done.stdout.splitlines():
-                table.add_row(f"{num_images:,}", *line.split())
-    Console().print(table)
+                rows.append((f"{num_images:,}", *line.split()))
+    title = f"steps over many images, stored at {SIZE} px"
+    tables.add(title, ["images", "step", "seconds", "peak MB so far"], rows)
 
 
 if __name__ == "__main__":
-    main()
+    convert(Path(sys.argv[1]))

@@ -23,15 +23,26 @@ class Data(_Section):
     fold: Annotated[int, Field(ge=0)] = 0  # held out for validation
 
 
+class Head(_Section):
+    """What stands between the last feature map and the logits."""
+
+    pooling: Literal["average", "max", "both"] = "average"
+    hidden: Annotated[int, Field(ge=0, le=8192)] = 0  # units of a layer before the logits; 0 leaves it out
+    activation: Literal["relu", "silu", "gelu", "leaky_relu", "tanh", "elu"] = "relu"  # of the hidden layer
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # before the logits
+    prevalence_bias: bool = False  # start each logit at the logit of its label's prevalence in the training folds
+
+
 class Model(_Section):
     name: str
     size: Annotated[int, Field(ge=16)] | None = None  # without one, that of the records
-    weights: str = "imagenet"  # imagenet, none, or a .keras or .weights.h5 file
+    weights: str = "imagenet"  # imagenet, none, or a .keras, .weights.h5 or .safetensors file
+    head: Head = Head()
 
 
 class Training(_Section):
     epochs: Annotated[int, Field(ge=1, le=1000)] = 8
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None  # without one, that of the network's row
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"  # auto follows the device
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     early_stopping: Annotated[int, Field(ge=0)] = 0  # epochs without a better AUC before stopping; 0 never stops
@@ -92,10 +103,15 @@ def load_experiment(name: str | None = None, *, settings: dict | None = None, ov
         content.setdefault(section, {}).update(values)
     for assignment in overrides.split():
         key, equals, value = assignment.partition("=")
-        section, dot, field = key.partition(".")
-        if not (equals and dot):
+        *sections, field = key.split(".")
+        if not (equals and sections):
             raise InputError(f'SET is made of section.key=value, as in SET="training.epochs=2"; got {assignment!r}')
-        content.setdefault(section, {})[field] = _parse_value(value)
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise InputError(f"{section} is no section: cannot set {key}")
+        place[field] = _parse_value(value)
     try:
         return Experiment(**content)
     except pydantic.ValidationError as error:

@@ -28,7 +28,9 @@ def test_file_settings_and_overrides_are_laid_over_each_other(tmp_path):
         ("schedule.name=cosine", ["schedule.name", "constant", "exponential", "cosine"]),
         ("optimiser.learning_rate=nan", ["optimiser.learning_rate", "nan"]),
         ("epochs", ["section.key=value", "epochs"]),
-        ("model.name.more=3", ["unknown key model.name.more"]),
+        ("model.head.poling=max", ["unknown key model.head.poling", "did you mean pooling"]),
+        ("model.head.activation=sine", ["model.head.activation", "gelu", "sine"]),
+        ("model.name.more=3", ["name is no section", "model.name.more"]),
     ],
 )
 def test_wrong_settings_are_named(overrides, words):

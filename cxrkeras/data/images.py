@@ -1,7 +1,6 @@
 """The one way from the bytes of an image file to the pixels a network sees."""
 
 import io
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,6 @@ from PIL import Image
 from cxrkeras.errors import InputError
 
 MAX_PIXELS = 80_000_000  # larger ones are bombs: a few kilobytes that unpack to gigabytes
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's own limit is above ours
 
 
 def read_header(content: bytes) -> tuple[str, tuple[int, int]]:

@@ -105,7 +105,7 @@ def fetch_release(
         archive = download_file(
             source.archives_url + address,
             folder / name,
-            md5=md5,
+            digest=md5,
             attempts=ATTEMPTS,
             pause=source.pause,
             timeout=TIMEOUT,
@@ -146,7 +146,7 @@ def _fetch_table(folder: Path, name: str, rows: int, source: Source, progress: C
     download_file(
         source.tables_url + name,
         checked,
-        md5=None,
+        digest=None,
         attempts=ATTEMPTS,
         pause=source.pause,
         timeout=TIMEOUT,

@@ -383,7 +383,7 @@ def _read_boxes(path: Path, image_ids: set[str], notes: list[str], errors: list[
     if unknown := sorted(set(boxes["label"]) - set(labels.FINDINGS)):
         errors.append(f"{path}: unknown finding {unknown[0]!r}")
         boxes = boxes[~boxes["label"].isin(unknown)]
-    sides = boxes[columns[2:]].apply(pd.to_numeric, errors="coerce") / BOX_FRAME
+    sides = boxes[columns[2:]].apply(pd.to_numeric, errors="coerce").astype(float) / BOX_FRAME
     wrong = ~np.isfinite(sides).all(axis=1) | (sides[["width", "height"]] <= 0).any(axis=1)
     if wrong.any():
         notes.append(f"{int(wrong.sum())} boxes of {path.name} have no area and are left out")

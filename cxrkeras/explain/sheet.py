@@ -15,7 +15,7 @@ from cxrkeras.data.images import decode_image, resize_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_gradcam
 from cxrkeras.explain.overlay import plot_gradcam
-from cxrkeras.models.registry import find_network
+from cxrkeras.models.classifier import FEATURES
 from cxrkeras.runs import CONFIG, GRADCAM, MODEL, PHANTOM_FILE
 
 NUM_TOP = 4
@@ -57,13 +57,12 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
         raise InputError(f"{folder} has no {MODEL} to explain")
     try:
         config = json.loads((folder / CONFIG).read_text())
-        row = find_network(config["experiment"]["model"]["name"])
         trained_on = config["parts"]["training"]
         network = keras.models.load_model(folder / MODEL, compile=False)
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{folder} cannot be read as a run: {error}") from error
-    explain = build_gradcam(network, row.cam_layer)
-    size, cells = network.input_shape[1], network.get_layer(row.cam_layer).output.shape[1]
+    explain = build_gradcam(network, FEATURES)
+    size, cells = network.input_shape[1], network.get_layer(FEATURES).output.shape[1]
     unseen = [label for label, count in trained_on["positives"].items() if not count]
     data = "synthetic phantoms" if config["is_synthetic"] else f"split {config['split_name']}"
     notice = (

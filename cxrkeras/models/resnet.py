@@ -1,48 +1,51 @@
-"""ResNet with basic blocks (He et al., CVPR 2016, arXiv 1512.03385), which keras.applications lacks.
+"""ResNet (He et al., CVPR 2016, arXiv 1512.03385) as torchvision has it, layer for layer.
 
-Layer for layer torchvision's network with its names, so that its weights fit: symmetric padding, BatchNorm with
-epsilon 1e-5.
+That is version 1.5: the bottleneck's stride is in its 3 x 3 convolution, where keras.applications' ResNet50 has it in
+the first 1 x 1.
 """
 
-from keras import initializers, layers
+from keras import layers
+
+from cxrkeras.models.torchlike import conv, max_pool, norm
+
+EXPANSION = 4  # of a bottleneck
 
 
-def _conv(x, filters: int, kernel: int, stride: int, name: str):
-    if stride > 1 and kernel > 1:  # Keras' "same" would pad on one side only
-        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}.pad")(x)
-    return layers.Conv2D(
-        filters,
-        kernel,
-        stride,
-        padding="same" if stride == 1 else "valid",
-        use_bias=False,
-        kernel_initializer=initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
-        name=name,
-    )(x)
+def _relu(x, name: str):
+    return layers.ReLU(name=name)(x)
 
 
-def _norm(x, name: str):
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+def _shortcut(x, filters: int, stride: int, name: str):
+    if stride == 1 and x.shape[-1] == filters:
+        return x
+    return norm(conv(x, filters, 1, stride, name=f"{name}.downsample.0"), name=f"{name}.downsample.1")
 
 
 def _basic_block(x, filters: int, stride: int, name: str):
-    shortcut = x
-    x = _norm(_conv(x, filters, 3, stride, f"{name}.conv1"), f"{name}.bn1")
-    x = layers.ReLU(name=f"{name}.relu1")(x)
-    x = _norm(_conv(x, filters, 3, 1, f"{name}.conv2"), f"{name}.bn2")
-    if stride > 1 or shortcut.shape[-1] != filters:
-        shortcut = _norm(_conv(shortcut, filters, 1, stride, f"{name}.downsample.0"), f"{name}.downsample.1")
-    return layers.ReLU(name=f"{name}.relu2")(layers.Add(name=f"{name}.add")([x, shortcut]))
+    y = _relu(norm(conv(x, filters, 3, stride, name=f"{name}.conv1"), name=f"{name}.bn1"), f"{name}.relu1")
+    y = norm(conv(y, filters, 3, name=f"{name}.conv2"), name=f"{name}.bn2")
+    return _relu(layers.Add(name=f"{name}.add")([y, _shortcut(x, filters, stride, name)]), f"{name}.relu2")
 
 
-def build_resnet(x, blocks: tuple[int, int, int, int]):
-    """Add a ResNet without its head to scaled images (N, S, S, 3); returns features (N, S/32, S/32, 512)."""
-    x = _norm(_conv(x, 64, 7, 2, "conv1"), "bn1")
-    x = layers.ReLU(name="relu")(x)
-    x = layers.ZeroPadding2D(1, name="maxpool.pad")(x)  # zero is the least value after the ReLU
-    x = layers.MaxPooling2D(3, 2, name="maxpool")(x)
+def _bottleneck(x, filters: int, stride: int, name: str):
+    y = _relu(norm(conv(x, filters, 1, name=f"{name}.conv1"), name=f"{name}.bn1"), f"{name}.relu1")
+    y = _relu(norm(conv(y, filters, 3, stride, name=f"{name}.conv2"), name=f"{name}.bn2"), f"{name}.relu2")
+    y = norm(conv(y, EXPANSION * filters, 1, name=f"{name}.conv3"), name=f"{name}.bn3")
+    shortcut = _shortcut(x, EXPANSION * filters, stride, name)
+    return _relu(layers.Add(name=f"{name}.add")([y, shortcut]), f"{name}.relu3")
+
+
+def build_resnet(x, blocks: tuple[int, int, int, int], *, is_deep: bool = False):
+    """Add a ResNet without its head to scaled images (N, S, S, 3); returns features (N, S/32, S/32, channels).
+
+    `blocks` counts the blocks of the four stages: basic ones, 512 channels at the end, or, with `is_deep`,
+    bottlenecks, 2048 channels.
+    """
+    x = _relu(norm(conv(x, 64, 7, 2, name="conv1"), name="bn1"), "relu")
+    x = max_pool(x, name="maxpool")
+    add_block = _bottleneck if is_deep else _basic_block
     for stage, num_blocks in enumerate(blocks):
         for block in range(num_blocks):
             stride = 2 if stage and not block else 1
-            x = _basic_block(x, 64 * 2**stage, stride, f"layer{stage + 1}.{block}")
+            x = add_block(x, 64 * 2**stage, stride, f"layer{stage + 1}.{block}")
     return x

@@ -1,74 +1,132 @@
-"""Start weights: ImageNet's, a file's, or none. Never a silent start from random ones."""
+"""Start weights: ImageNet's, a file's, or none. Loading is strict: never a silent start from random ones."""
 
-import os
-from collections.abc import Callable
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from cxrkeras.data.download import download_file
+from cxrkeras import labels
 from cxrkeras.errors import InputError
-from cxrkeras.models.registry import Network, find_network
+from cxrkeras.models.classifier import FEATURES, LOGITS
+from cxrkeras.runs import CONFIG, load_json
+
+# What a state dict holds beside the backbone: heads, also auxiliary ones, and PyTorch's count of batches.
+_NOT_BACKBONE = re.compile(r"^(fc|classifier|aux1|aux2)\.|\.num_batches_tracked$")
+_NORM_ARRAYS = ("weight", "bias", "running_mean", "running_var")
 
 
-def fetch_imagenet(name: str, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
-    """Path of a network's ImageNet file in Keras' cache, downloaded if it is not there yet.
-
-    Raises InputError where the registry has none, and, within seconds, where it cannot be fetched.
-    """
-    source = find_network(name).imagenet
-    if source is None:
-        raise InputError(
-            f"there are no ImageNet weights for {name}: start it with WEIGHTS=none or from a file of your own"
-        )
-    path = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models" / source.file
-    try:
-        return download_file(source.url, path, md5=source.md5, progress=progress)
-    except InputError as error:
-        raise InputError(
-            f"no ImageNet weights for {name}: {error} Put the file {source.file} at {path}, "
-            "or train with WEIGHTS=none or WEIGHTS=<.keras file of a run>"
-        ) from None
-
-
-def load_weights(network: keras.Model, name: str, weights: str, imagenet_file: Path | None = None) -> None:
+def load_weights(network: keras.Model, weights: str, imagenet_file: Path | None = None) -> None:
     """Set the weights a training starts from.
 
-    `weights`: `none` keeps the random ones; `imagenet` loads `imagenet_file` into the backbone; else the path of a
-    `.keras` network of the same name, or of a `.weights.h5`. Loading is strict: InputError names what does not fit.
+    `weights`: `none` keeps the random ones; `imagenet` loads `imagenet_file`, a `.h5` of keras.applications or a
+    `.safetensors`, into the backbone; else the path of a `.keras` network of the same name and head, of a
+    `.weights.h5` of such a one, or of a state dict of torchvision's network as `.safetensors`, whose head is left
+    out. InputError names what does not fit.
     """
     if weights == "none":
         return
-    row = find_network(name)
-    if weights == "imagenet":
-        _load_backbone(network, row, imagenet_file)
-        return
-    path = Path(weights)
+    path = imagenet_file if weights == "imagenet" else Path(weights)
     if not path.is_file():
-        raise InputError(f"no weights {weights!r}: give imagenet, none, or a .keras or .weights.h5 file")
+        raise InputError(f"no weights {weights!r}: give imagenet, none, or a .keras, .weights.h5 or .safetensors file")
     try:
-        if path.suffix == ".keras":
-            other = keras.models.load_model(path, compile=False)
-            if other.name != name:
-                raise InputError(f"{path} holds the network {other.name}; wanted {name}")
-            network.set_weights(other.get_weights())
+        if path.suffix == ".safetensors":
+            load_state_dict(network, read_state_dict(path), source=str(path))
+        elif path.suffix == ".keras":
+            _copy_weights(path, network)
         elif path.name.endswith(".weights.h5"):
             network.load_weights(path)
+        elif weights == "imagenet":
+            _load_keras_file(network, path)
         else:
-            raise InputError(f"cannot tell what {path} is: give a .keras or .weights.h5 file")
+            raise InputError(f"cannot tell what {path} is: give a .keras, .weights.h5 or .safetensors file")
     except InputError:
         raise
-    except Exception as error:  # h5py, zipfile and Keras each have their own
-        raise InputError(f"{path} does not fit {name}: {str(error).splitlines()[0]}") from None
-
-
-def _load_backbone(network: keras.Model, row: Network, path: Path) -> None:
-    backbone = keras.Model(network.input, network.get_layer(row.cam_layer).output)
-    try:
-        backbone.load_weights(path)
-    except Exception as error:
+    except Exception as error:  # h5py, zipfile, safetensors and Keras each have their own
         raise InputError(f"{path} does not fit {network.name}: {str(error).splitlines()[0]}") from None
+
+
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a `.safetensors` file by name. Raises InputError if it is damaged."""
+    import safetensors.numpy
+
+    try:
+        return safetensors.numpy.load_file(path)
+    except Exception as error:
+        raise InputError(f"{path} is no safetensors file, or was cut short ({error}): bring it anew") from None
+
+
+def load_state_dict(network: keras.Model, arrays: Mapping[str, np.ndarray], *, source: str) -> None:
+    """Set the backbone's weights from arrays with PyTorch's names and layouts; heads among them are left out.
+
+    Kernels are turned from OIHW to HWIO, depthwise ones to HWC1. Every layer must find its arrays and every array
+    its layer: InputError names the first that is missing, left over or of a wrong shape.
+    """
+    arrays = {modern_key(key): array for key, array in arrays.items() if not _NOT_BACKBONE.search(key)}
+    wanted = _backbone(network).layers
+    taken = []
+    for layer in wanted:
+        if not layer.weights:
+            continue
+        names = _NORM_ARRAYS if isinstance(layer, keras.layers.BatchNormalization) else ("weight",)
+        keys = [f"{layer.name}.{name}" for name in names]
+        if missing := [key for key in keys if key not in arrays]:
+            raise InputError(f"{source} does not fit {network.name}: it has no {missing[0]}")
+        turned = [_turn(arrays[key], layer) for key in keys]
+        for key, array, variable in zip(keys, turned, layer.weights, strict=True):
+            if array.shape != variable.shape:
+                raise InputError(
+                    f"{source} does not fit {network.name}: {key} has the shape {arrays[key].shape}, and "
+                    f"{tuple(variable.shape)} is wanted in the order of Keras"
+                )
+        taken += keys
+        layer.set_weights(turned)
+    if left := sorted(set(arrays) - set(taken)):
+        raise InputError(f"{source} does not fit {network.name}, which has no place for {left[0]} (of {len(left)})")
+
+
+def modern_key(key: str) -> str:
+    """torchvision's first DenseNet files say `norm.1` for `norm1`; EfficientNet-Lite's has leading underscores."""
+    return re.sub(r"(^|\.)_", r"\1", re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key))
+
+
+def _turn(array: np.ndarray, layer: keras.layers.Layer) -> np.ndarray:
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return array.transpose(2, 3, 0, 1)
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+
+
+def _backbone(network: keras.Model) -> keras.Model:
+    return keras.Model(network.input, network.get_layer(FEATURES).output)
+
+
+def _copy_weights(path: Path, network: keras.Model) -> None:
+    other = keras.models.load_model(path, compile=False)
+    if other.name != network.name:
+        raise InputError(f"{path} holds the network {other.name}; wanted {network.name}")
+    trained_on = labels.LABELS
+    if path.with_name(CONFIG).is_file():
+        trained_on = tuple(load_json(path.with_name(CONFIG), ("labels",))["labels"])
+    if trained_on != labels.LABELS or other.output_shape[-1] != len(labels.LABELS):
+        raise InputError(
+            f"{path} was trained for other labels, {', '.join(trained_on)} ({other.output_shape[-1]} outputs); "
+            f"wanted {', '.join(labels.LABELS)}"
+        )
+    heads = [[layer.name for layer in _head(model)] for model in (other, network)]
+    if heads[0] != heads[1]:
+        raise InputError(f"{path} has the head {', '.join(heads[0])}; wanted {', '.join(heads[1])}")
+    network.set_weights(other.get_weights())
+
+
+def _head(network: keras.Model) -> list[keras.layers.Layer]:
+    names = [layer.name for layer in network.layers]
+    return network.layers[names.index(FEATURES) + 1 :] if FEATURES in names else network.layers
+
+
+def _load_keras_file(network: keras.Model, path: Path) -> None:
+    backbone = _backbone(network)
+    backbone.load_weights(path)
     # EfficientNet's file also fills a Normalization layer, by the square root of what is needed. Our own scaling
     # stands before it, so that it must do nothing, whatever the weights came from.
     for layer in backbone.layers:
@@ -76,3 +134,12 @@ def _load_backbone(network: keras.Model, row: Network, path: Path) -> None:
             mean, variance, count = layer.get_weights()
             layer.set_weights([np.zeros_like(mean), np.ones_like(variance), count])
             layer.finalize_state()
+
+
+def set_prevalence_bias(network: keras.Model, positives: np.ndarray, num_images: int) -> None:
+    """Start each logit at the logit of its label's prevalence; `positives` counts images, (15,).
+
+    Half an image is added on both sides, so that a label that none or all have stays finite.
+    """
+    kernel, _ = network.get_layer(LOGITS).get_weights()
+    network.get_layer(LOGITS).set_weights([kernel, np.log((positives + 0.5) / (num_images - positives + 0.5))])

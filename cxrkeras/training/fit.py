@@ -18,7 +18,8 @@ from cxrkeras.config import Experiment, dump_experiment
 from cxrkeras.errors import InputError
 from cxrkeras.models.classifier import build_classifier
 from cxrkeras.models.registry import find_network
-from cxrkeras.models.weights import fetch_imagenet, load_weights
+from cxrkeras.models.sources import fetch_imagenet
+from cxrkeras.models.weights import load_weights, set_prevalence_bias
 from cxrkeras.records.pipeline import build_evaluation_batches, build_training_batches
 from cxrkeras.records.schema import TEST, TRAIN_VAL, Manifest, load_index, load_manifest
 from cxrkeras.records.verify import verify_records
@@ -90,7 +91,7 @@ def choose_precision(wanted: str) -> str:
 
 def resolve_experiment(experiment: Experiment) -> tuple[Experiment, Path, Manifest]:
     """Fill in what the records and the device decide, and check the one against the other."""
-    find_network(experiment.model.name)
+    row = find_network(experiment.model.name)
     records = find_records(experiment.data.records)
     manifest = load_manifest(records)
     size = experiment.model.size or manifest.size
@@ -105,7 +106,10 @@ def resolve_experiment(experiment: Experiment) -> tuple[Experiment, Path, Manife
             "data": experiment.data.model_copy(update={"records": str(records)}),
             "model": experiment.model.model_copy(update={"size": size}),
             "training": experiment.training.model_copy(
-                update={"precision": choose_precision(experiment.training.precision)}
+                update={
+                    "precision": choose_precision(experiment.training.precision),
+                    "batch_size": experiment.training.batch_size or row.batch,
+                }
             ),
         }
     )
@@ -142,9 +146,9 @@ def train_fold(
         show = _show_progress(monitor, f"fetching ImageNet weights of {resolved.model.name}")
         imagenet_file = fetch_imagenet(resolved.model.name, show)
     keras.utils.set_random_seed(resolved.training.seed)
-    trainer = _build_trainer(resolved, imagenet_file)
-    folder.mkdir(parents=True, exist_ok=True)
     config = _describe(resolved, name, records, manifest)
+    trainer = _build_trainer(resolved, imagenet_file, config["parts"]["training"])
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / CONFIG, config)
     num_images = config["parts"]["training"]["images"]
     best_epoch = _run_epochs(resolved, records, folder, trainer, monitor, num_images=num_images)
@@ -186,10 +190,12 @@ def _show_progress(monitor: Monitor, phase: str) -> Callable[[int, int], None]:
     return show
 
 
-def _build_trainer(resolved: Experiment, imagenet_file: Path | None) -> _Trainer:
+def _build_trainer(resolved: Experiment, imagenet_file: Path | None, trained_on: dict) -> _Trainer:
     model = resolved.model
-    network = build_classifier(model.name, model.size, precision=resolved.training.precision)
-    load_weights(network, model.name, model.weights, imagenet_file)
+    network = build_classifier(model.name, model.size, head=model.head, precision=resolved.training.precision)
+    if model.head.prevalence_bias:
+        set_prevalence_bias(network, np.array(list(trained_on["positives"].values())), trained_on["images"])
+    load_weights(network, model.weights, imagenet_file)
     augmentation = Augmentation(
         flip=resolved.augmentation.flip, rotation=resolved.augmentation.rotation, seed=resolved.training.seed
     )
@@ -248,7 +254,7 @@ def _run_epochs(
     # A network trained in mixed precision is kept in float32, so that it can be used on any device.
     kept = trainer.network
     if training.precision != "float32":
-        kept = build_classifier(resolved.model.name, resolved.model.size)
+        kept = build_classifier(resolved.model.name, resolved.model.size, head=resolved.model.head)
     board = Board(folder, is_synthetic=load_manifest(records).is_synthetic)
     for epoch in range(progress.epochs_done, training.epochs):
         if _has_stopped(progress, training.early_stopping):

@@ -1,0 +1,138 @@
+"""Prove that networks are those of PyTorch: `make parity` where torchvision is installed.
+
+Weights are drawn from a seed by name and shape, the same for both sides; ours pass through the converter. Compared are
+the 1000 logits and the last feature map, relative to their largest value. With `--save` PyTorch's results go to
+`tests/data/parity.npz`, against which the tests hold ours without PyTorch.
+"""
+
+import argparse
+import os
+import zlib
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from benchmarks.pytorch import import_torchvision
+from benchmarks.table import Tables
+from cxrkeras.models.classifier import FEATURES, LOGITS
+from cxrkeras.models.registry import find_network
+from cxrkeras.models.weights import load_state_dict, modern_key
+
+RESULTS = Path(__file__).parents[1] / "tests" / "data" / "parity.npz"
+NETWORKS = ["resnet18", "resnet34", "resnet50", "densenet121", "densenet161", "googlenet", "efficientnetlite0"]
+SIZES = (224, 193)
+CLASSES = 1000
+# The last module before the pooling, by the first letter of the network.
+LAST_MODULES = {"r": "layer4", "d": "features", "g": "inception5b", "e": "_bn1"}
+SAMPLE = 400  # values of a feature map that are stored
+TOLERANCE = 1e-4
+
+
+def draw_array(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Values for an array of a state dict, float32, a function of its name and shape alone."""
+    rng = np.random.default_rng([zlib.crc32(modern_key(key).encode()), *shape])
+    if len(shape) > 1:
+        return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
+    low, high = {"running_var": (0.7, 1.4), "weight": (0.7, 1.3)}.get(key.rpartition(".")[2], (-0.2, 0.2))
+    return rng.uniform(low, high, shape).astype(np.float32)
+
+
+def draw_image(size: int) -> np.ndarray:
+    """A scaled image, float32 (1, size, size, 3)."""
+    return np.random.default_rng(size).normal(0, 1, (1, size, size, 3)).astype(np.float32)
+
+
+def compute_with_torch(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (1000,) and features (h, w, channels) of PyTorch's network."""
+    import torch
+
+    if name == "efficientnetlite0":
+        from efficientnet_lite_pytorch import EfficientNet
+
+        network = EfficientNet.from_name("efficientnet-lite0", image_size=size)
+    else:
+        torchvision = import_torchvision()
+        options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+        network = getattr(torchvision.models, name)(**options)
+    state = {key: draw_array(key, tuple(value.shape)) for key, value in network.state_dict().items()}
+    network.load_state_dict({key: torch.from_numpy(np.asarray(value)) for key, value in state.items()})
+    network.eval()
+    image = torch.from_numpy(draw_image(size).transpose(0, 3, 1, 2).copy())
+    seen = []
+    layer = getattr(network, LAST_MODULES[name[0]])
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        logits = network(image)[0].numpy()
+        # DenseNet's and EfficientNet's last activations stand outside their modules.
+        features = torch.nn.functional.relu6(seen[0]) if name == "efficientnetlite0" else torch.relu(seen[0])
+    return logits, features[0].numpy().transpose(1, 2, 0)
+
+
+def compute_with_keras(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same of ours, its weights set by the converter from arrays in PyTorch's layout."""
+    image = keras.Input((size, size, 3))
+    features = keras.layers.Activation("linear", name=FEATURES)(find_network(name).build(image))
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    logits = keras.layers.Dense(CLASSES, name=LOGITS)(pooled)
+    network = keras.Model(image, [logits, features], name=name)
+    arrays = {}
+    for layer in network.layers:
+        for variable in layer.weights if layer.name != LOGITS else []:
+            part = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
+            key = f"{layer.name}.{part.get(variable.name, 'running_var')}"
+            order = (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (3, 2, 0, 1)
+            shape = tuple(variable.shape)
+            arrays[key] = draw_array(key, tuple(shape[i] for i in order) if len(shape) == 4 else shape)
+    load_state_dict(network, arrays, source="drawn weights")
+    head = "classifier" if name.startswith("densenet") else "fc"
+    kernel = draw_array(f"{head}.weight", (CLASSES, features.shape[-1]))
+    network.get_layer(LOGITS).set_weights([kernel.T, draw_array(f"{head}.bias", (CLASSES,))])
+    logits, features = network(draw_image(size), training=False)
+    return logits.numpy()[0], features.numpy()[0]
+
+
+def sample(features: np.ndarray) -> np.ndarray:
+    """A few values of a feature map, its largest among them."""
+    places = np.random.default_rng(0).choice(features.size, SAMPLE - 1, replace=False)
+    return np.append(features.ravel()[places], features.max())
+
+
+def difference(got: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--save", action="store_true", help="store PyTorch's results for the tests")
+    is_saving = parser.parse_args().save
+    if import_torchvision() is None:
+        parser.exit(2, "torchvision is not installed: `.venv/bin/pip install torch torchvision`\n")
+    rows, stored = [], {}
+    for name in NETWORKS:
+        for size in SIZES:
+            try:
+                logits, features = compute_with_torch(name, size)
+            except ImportError as error:
+                rows.append((name, str(size), f"skipped: {error}", "", ""))
+                continue
+            ours = compute_with_keras(name, size)
+            off = difference(ours[0], logits), difference(ours[1], features)
+            verdict = "equal" if max(off) < TOLERANCE else "DIFFERENT"
+            rows.append((name, str(size), f"{off[0]:.1e}", f"{off[1]:.1e}", verdict))
+            stored[f"{name}-{size}"] = np.concatenate([logits, sample(features)]).astype(np.float32)
+    tables = Tables("Parity with PyTorch", "make parity")
+    title = "largest difference, relative to the largest value"
+    tables.add(title, ["network", "px", "logits", "features", ""], rows)
+    tables.save()
+    if is_saving:
+        RESULTS.parent.mkdir(exist_ok=True)
+        np.savez_compressed(RESULTS, **stored)
+    if any(row[-1] != "equal" for row in rows):
+        parser.exit(1)
+
+
+if __name__ == "__main__":
+    main()

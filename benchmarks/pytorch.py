@@ -1,0 +1,26 @@
+"""torchvision beside a PyTorch for CPUs."""
+
+_OPERATORS = """nms qnms roi_align roi_pool ps_roi_align ps_roi_pool qroi_align deform_conv2d _roi_align_backward
+_roi_pool_backward _ps_roi_align_backward _ps_roi_pool_backward _deform_conv2d_backward"""
+
+
+def import_torchvision():
+    """torchvision, or None where it or PyTorch is not installed.
+
+    The wheel of package indexes is built for CUDA and misses its C++ operators beside a PyTorch for CPUs. Its networks
+    need none of them, and its import is content with empty ones.
+    """
+    try:
+        import torch
+    except ImportError:
+        return None
+    try:
+        import torchvision
+    except ImportError:
+        return None
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        for name in _OPERATORS.split():
+            library.define(f"{name}(Tensor x) -> Tensor")
+        import torchvision
+    return torchvision

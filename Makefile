@@ -4,7 +4,7 @@ PYTHON ?= python3
 EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN_CXR = .venv/bin/cxrkeras
 opt = $(if $($(1)),--$(2) "$($(1))")
-.PHONY: help setup demo phantom data doctor records verify train gradcam tensorboard test test-all lint bench clean
+.PHONY: help setup demo phantom data doctor records verify models train gradcam tensorboard test test-all lint bench bench-models parity clean
 
 .venv/ready: setup.cfg pyproject.toml
 	@echo "installing into .venv, this takes minutes"
@@ -33,6 +33,9 @@ records: .venv/ready ## convert images to TFRecords [DATA=data/nih] [NAME=nih-22
 verify: .venv/ready ## check records, as every training does: [RECORDS=...] [DATA=the folder they were made of]
 	@$(RUN_CXR) verify $(if $(RECORDS),"$(RECORDS)") $(call opt,DATA,data)
 
+models: .venv/ready ## list the networks, their cost and where their ImageNet weights come from
+	@$(RUN_CXR) models
+
 train: .venv/ready ## train one fold: MODEL=... or EXPERIMENT=... [FOLD=0] [RECORDS=...] [WEIGHTS=imagenet|none|file] [SET="training.epochs=2"]
 	@$(RUN_CXR) train $(call opt,MODEL,model) $(call opt,EXPERIMENT,experiment) $(call opt,FOLD,fold) $(call opt,RECORDS,records) $(call opt,WEIGHTS,weights) $(call opt,SET,set)
 
@@ -51,8 +54,14 @@ test-all: .venv/ready ## run the slow tests too
 lint: .venv/ready ## check style and formatting
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
 
-bench: .venv/ready ## measure conversion, reading and training
-	@.venv/bin/python -m benchmarks
+bench: .venv/ready ## measure drawing, conversion, reading and scale [DATA=path/to/nih]
+	@.venv/bin/python -m benchmarks $(call opt,DATA,data)
+
+bench-models: .venv/ready ## measure building, first step, inference and training of the networks, beside PyTorch if installed
+	@.venv/bin/python -m benchmarks.networks
+
+parity: .venv/ready ## compare the networks with torchvision's, which must be installed [SAVE=1 stores its results for the tests]
+	@.venv/bin/python -m benchmarks.parity $(if $(SAVE),--save)
 
 clean: ## remove caches; never records, data or runs
 	@find cxrkeras tests benchmarks -name __pycache__ -prune -exec rm -rf {} + ; rm -rf .pytest_cache .ruff_cache build *.egg-info

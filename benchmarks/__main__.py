@@ -1,4 +1,4 @@
-"""Measure drawing, conversion, reading and scale: `make bench`, or `python -m benchmarks --data path/to/nih`.
+"""Measure drawing, conversion, reading and scale: `make bench [DATA=path/to/nih]`, or the parts you name.
 
 Without a data folder, phantoms of 1024 x 1024 pixels are drawn first. Everything that is compared is measured in
 turn, three rounds, and the best round counts. The tables stand in `benchmarks/README.md` afterwards.
@@ -25,11 +25,28 @@ DRAWN = 1200
 LARGE = 100_000  # bytes; the images of full size, where a folder has others too
 
 
-def measure_drawing(tables: Tables, folder: Path) -> None:
+def measure_drawing(tables: Tables, release: Release, folder: Path) -> None:
     started = time.perf_counter()
     write_phantoms(folder / "drawn", num_images=DRAWN, size=256)
     seconds = time.perf_counter() - started
     tables.add("drawing phantoms of 256 px", ["", "images/s"], [("write_phantoms", f"{DRAWN / seconds:.0f}")])
+
+
+def measure_pipeline(tables: Tables, release: Release, folder: Path) -> None:
+    measure_reading(tables, release, folder)
+    measure_waiting(tables, folder)
+
+
+def measure_scale(tables: Tables, release: Release, folder: Path) -> None:
+    scale.measure_scale(tables)
+
+
+PARTS = {
+    "drawing": measure_drawing,
+    "conversion": measure_conversion,
+    "reading": measure_pipeline,
+    "scale": measure_scale,
+}
 
 
 def find_large_images(data: Path) -> Release:
@@ -42,20 +59,19 @@ def find_large_images(data: Path) -> Release:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="an NIH release to convert; its 1024 px images are taken")
-    data = parser.parse_args().data
-    tables = Tables("Data", "make bench")
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=", ".join(PARTS))
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        measure_drawing(tables, folder)
+        data = arguments.data
         if data is None:
             data = folder / "large"
             write_phantoms(data, num_images=100, size=1024)
         release = find_large_images(data)
-        measure_conversion(tables, release, folder)
-        measure_reading(tables, release, folder)
-        measure_waiting(tables, folder)
-    scale.measure_scale(tables)
-    tables.save()
+        for part in arguments.parts or PARTS:
+            tables = Tables(part.capitalize(), f"make bench{' DATA=<the NIH release>' if arguments.data else ''}")
+            PARTS[part](tables, release, folder)
+            tables.save()
 
 
 if __name__ == "__main__":

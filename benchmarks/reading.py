@@ -45,8 +45,10 @@ def measure_reading(tables: Tables, release: Release, folder: Path) -> None:
         examples = examples.shuffle(buffer) if buffer else examples
         return lambda: drain(examples.batch(BATCH).prefetch(tf.data.AUTOTUNE))
 
+    batches = build_training_batches(folder / "many-records", 0, batch_size=BATCH, seed=0, epoch=0)
+
     def train():
-        drain(build_training_batches(folder / "many-records", 0, batch_size=BATCH, seed=0, epoch=0))
+        drain(batches)
 
     jobs = {
         "bare records": bare(training),
@@ -57,10 +59,8 @@ def measure_reading(tables: Tables, release: Release, folder: Path) -> None:
     title = f"reading {counts['training']:,} images of {SIZE} px in training"
     tables.add(title, ["", "images/s", "ratio"], with_ratios(rows, "bare records, shuffled"))
 
-    def evaluate():
-        drain(build_evaluation_batches(folder / "many-records", TEST, batch_size=BATCH))
-
-    seconds = time_in_turn({"bare records": bare(files[TEST]), "evaluation batches": evaluate})
+    tested = build_evaluation_batches(folder / "many-records", TEST, batch_size=BATCH)
+    seconds = time_in_turn({"bare records": bare(files[TEST]), "evaluation batches": lambda: drain(tested)})
     rows = {name: counts["test"] / value for name, value in seconds.items()}
     title = f"reading {counts['test']:,} images of {SIZE} px in evaluation"
     tables.add(title, ["", "images/s", "ratio"], with_ratios(rows, "bare records"))

@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from cxrkeras import __version__
 from cxrkeras.errors import InputError
@@ -26,6 +25,7 @@ from cxrkeras.runs import (
     find_records,
     predictions_file,
 )
+from cxrkeras.tables import print_examination, print_networks, print_scores
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
@@ -191,41 +191,9 @@ def doctor(
     if as_json:
         print(json.dumps(found, indent=1))
     else:
-        _print_examination(found)
+        print_examination(console, found)
     if found["errors"]:
         raise typer.Exit(1)
-
-
-def _print_examination(found: dict) -> None:
-    for error in found["errors"]:
-        console.print(f"[bold red]wrong:[/] {escape(error)}")
-    for note in found["notes"]:
-        console.print(f"note: {escape(note)}")
-    if "images" not in found:
-        return
-    images, patients, ages = found["images"], found["patients"], found["ages"]
-    facts = Table(title=f"{found['folder']}, split {found['split_name']}", title_justify="left", show_header=False)
-    facts.add_row("label file", f"{found['label_file']['name']}: {found['label_file']['version']}")
-    facts.add_row("images", f"{images['found']:,} found; {images['missing']:,} of {images['listed']:,} listed missing")
-    films = patients["images_a_patient"]
-    spread = f"with {films['median']:g} images in the median, at most {films['largest']}"
-    facts.add_row("patients", f"{patients['count']:,}, {spread}")
-    facts.add_row("ages", f"{ages['youngest']} to {ages['oldest']}, median {ages['median']}, blank {ages['blank']:,}")
-    for name in ("sexes", "views", "boxes"):
-        facts.add_row(name, ", ".join(f"{value} {count:,}" for value, count in found[name].items()) or "none")
-    if found["odd_images"]:
-        for kind, ids in found["odd_images"].items():
-            shown = f": {', '.join(map(str, list(ids)[:3]))}{', ...' if len(ids) > 3 else ''}" if ids else ""
-            facts.add_row(kind.replace("_", " "), f"{len(ids):,}{escape(shown)}")
-    console.print(facts)
-    parts = found["splits"]
-    table = Table(title="prevalence", title_justify="left")
-    table.add_column("label")
-    for name, part in parts.items():
-        table.add_column(f"{name}\n{part['images']:,} images\n{part['patients']:,} patients", justify="right")
-    for label in next(iter(parts.values()))["prevalence"]:
-        table.add_row(label, *(f"{part['prevalence'][label]:.2%}" for part in parts.values()))
-    console.print(table)
 
 
 @app.command()
@@ -306,10 +274,16 @@ def verify(
 
 
 @app.command()
+def models() -> None:
+    """List the networks: size, cost, where their ImageNet weights come from, how coarse their Grad-CAM is."""
+    from cxrkeras.models.registry import NETWORKS
+
+    print_networks(console, NETWORKS)
+
+
+@app.command()
 def train(
-    model: Annotated[
-        Optional[str], typer.Option(help="A network: resnet18, resnet50, densenet121, efficientnetb0, efficientnetb7.")
-    ] = None,
+    model: Annotated[Optional[str], typer.Option(help="A network; `cxrkeras models` lists them.")] = None,
     experiment: Annotated[
         Optional[str], typer.Option(help="A file under experiments/, without .toml, or a path.")
     ] = None,
@@ -318,7 +292,7 @@ def train(
     ] = None,
     fold: Annotated[Optional[int], typer.Option(help="The fold held out for validation.")] = None,
     weights: Annotated[
-        Optional[str], typer.Option(help="imagenet, none, or a .keras or .weights.h5 file to start from.")
+        Optional[str], typer.Option(help="imagenet, none, or a .keras, .weights.h5 or .safetensors file to start from.")
     ] = None,
     set_: Annotated[str, typer.Option("--set", help="Settings as section.key=value, separated by spaces.")] = "",
 ) -> None:
@@ -349,35 +323,9 @@ def _train(resolved, name: str) -> Path:
             say=lambda sentence: progress.console.print(escape(sentence)),
         )
         result = train_fold(resolved, name=name, monitor=monitor)
-    _print_scores(result.metrics)
+    print_scores(console, result.metrics)
     console.print(f"run folder: {result.folder}")
     return result.folder
-
-
-def _print_scores(metrics: dict) -> None:
-    parts = [metrics["validation"], metrics["test"]]
-    kind = "synthetic phantoms" if metrics["is_synthetic"] else f"split {metrics['split_name']}"
-    share = ", part of its images" if metrics["is_partial"] else ""
-    title = f"AUC of {metrics['run']}, fold {metrics['fold']}, epoch {metrics['best_epoch']} ({kind}{share})"
-    table = Table(title=title, title_justify="left")
-    table.add_column("label")
-    for name, part in zip(("validation", "test"), parts, strict=True):
-        table.add_column(f"{name}\n{part['images']:,} images\n{part['patients']:,} patients", justify="right")
-        table.add_column("positives", justify="right", vertical="bottom")
-    for rows in zip(*(part["labels"] for part in parts), strict=True):
-        cells = [rows[0]["label"]]
-        for row in rows:
-            cells += [row["note"] if row["auc"] is None else f"{row['auc']:.3f}", f"{row['positives']:,}"]
-        table.add_row(*cells)
-    table.add_section()
-    means = ["mean of the findings"]
-    for part in parts:
-        means += [
-            "undefined" if part["mean_auc"] is None else f"{part['mean_auc']:.3f}",
-            f"{part['mean_auc_findings']} of 14",
-        ]
-    table.add_row(*means)
-    console.print(table)
 
 
 @app.command()

@@ -10,7 +10,20 @@ import pytest
 import cxrkeras
 
 PACKAGE = Path(cxrkeras.__file__).parent
-ROOMS = ["errors", "labels", "config", "runs", "data", "records", "models", "scoring", "explain", "training", "cli"]
+ROOMS = [
+    "errors",
+    "labels",
+    "config",
+    "runs",
+    "data",
+    "records",
+    "models",
+    "scoring",
+    "explain",
+    "training",
+    "tables",
+    "cli",
+]
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
 
 

@@ -24,6 +24,7 @@ class KerasFile:
     url: str
     digest: str
     licence: str = "Apache-2.0"
+    origin = "keras.applications"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class HubFile:
     file: str = "model.safetensors"
     licence: str = "BSD-3-Clause"
 
+    @property
+    def origin(self) -> str:
+        return f"Hugging Face, {self.repository}"
+
 
 @dataclass(frozen=True)
 class TorchFile:
@@ -41,6 +46,7 @@ class TorchFile:
 
     url: str
     licence: str = "BSD-3-Clause"
+    origin = "torchvision, converted with PyTorch"
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,10 @@ class PackagedFile:
     package: str
     file: str
     licence: str = "Apache-2.0"
+
+    @property
+    def origin(self) -> str:
+        return f"package {self.package.replace('_', '-')}, converted with PyTorch"
 
 
 @dataclass(frozen=True)
@@ -195,6 +205,7 @@ NETWORKS = {
         KerasFile(
             _APPLICATIONS + "convnext/convnext_tiny_notop.h5",
             "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
+            "MIT",
         ),
         27_820_128,
         8.534,

@@ -41,6 +41,7 @@ from cxrkeras.scoring.scores import format_mean, mean_auc, score_labels
 from cxrkeras.training.augment import Augmentation
 from cxrkeras.training.backup import Progress, load_backup, save_backup
 from cxrkeras.training.board import GRID, Board
+from cxrkeras.training.fused import FusedAdam, fuse_norms
 from cxrkeras.training.schedules import learning_rate
 
 TENSOR_CORES_WITH_BFLOAT16 = (8, 0)  # compute capability
@@ -65,10 +66,14 @@ class Result:
 
 
 @dataclass
-class _Trainer:
-    """A training in memory: the network, and the model around it that augments and learns."""
+class Trainer:
+    """A training in memory: the network, the model around it that augments and learns, and the copy that is saved.
+
+    That one is in float32 and of Keras' own layers, so that it can be used on any device without cxrkeras.
+    """
 
     network: keras.Model
+    saved: keras.Model
     model: keras.Model
     augmentation: Augmentation
     variables: list[keras.Variable] = field(init=False)
@@ -147,7 +152,7 @@ def train_fold(
         imagenet_file = fetch_imagenet(resolved.model.name, show)
     keras.utils.set_random_seed(resolved.training.seed)
     config = _describe(resolved, name, records, manifest)
-    trainer = _build_trainer(resolved, imagenet_file, config["parts"]["training"])
+    trainer = build_trainer(resolved, imagenet_file, config["parts"]["training"])
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / CONFIG, config)
     num_images = config["parts"]["training"]["images"]
@@ -190,21 +195,25 @@ def _show_progress(monitor: Monitor, phase: str) -> Callable[[int, int], None]:
     return show
 
 
-def _build_trainer(resolved: Experiment, imagenet_file: Path | None, trained_on: dict) -> _Trainer:
-    model = resolved.model
-    network = build_classifier(model.name, model.size, head=model.head, precision=resolved.training.precision)
+def build_trainer(resolved: Experiment, imagenet_file: Path | None = None, trained_on: dict | None = None) -> Trainer:
+    """Build what learns. `trained_on` has the positives and images of the training folds, for the prevalence bias."""
+    model, precision = resolved.model, resolved.training.precision
+    saved = build_classifier(model.name, model.size, head=model.head)
     if model.head.prevalence_bias:
-        set_prevalence_bias(network, np.array(list(trained_on["positives"].values())), trained_on["images"])
-    load_weights(network, model.weights, imagenet_file)
+        set_prevalence_bias(saved, np.array(list(trained_on["positives"].values())), trained_on["images"])
+    load_weights(saved, model.weights, imagenet_file)
+    alike = saved
+    if precision != "float32":
+        alike = build_classifier(model.name, model.size, head=model.head, precision=precision)
+        alike.set_weights(saved.get_weights())
+    network = fuse_norms(alike)
     augmentation = Augmentation(
         flip=resolved.augmentation.flip, rotation=resolved.augmentation.rotation, seed=resolved.training.seed
     )
     images = keras.Input(network.input_shape[1:], dtype="float32")
     trained = keras.Model(images, network(augmentation(images)))
-    trained.compile(
-        keras.optimizers.Adam(resolved.optimiser.learning_rate), keras.losses.BinaryCrossentropy(from_logits=True)
-    )
-    return _Trainer(network, trained, augmentation)
+    trained.compile(FusedAdam(resolved.optimiser.learning_rate), keras.losses.BinaryCrossentropy(from_logits=True))
+    return Trainer(network, saved, trained, augmentation)
 
 
 def _describe(resolved: Experiment, name: str | None, records: Path, manifest: Manifest) -> dict:
@@ -243,7 +252,7 @@ class _StepProgress(keras.callbacks.Callback):
 
 
 def _run_epochs(
-    resolved: Experiment, records: Path, folder: Path, trainer: _Trainer, monitor: Monitor, *, num_images: int
+    resolved: Experiment, records: Path, folder: Path, trainer: Trainer, monitor: Monitor, *, num_images: int
 ) -> int:
     """Train to the end and return the epoch that was kept, counted from 1."""
     training, fold = resolved.training, resolved.data.fold
@@ -251,10 +260,6 @@ def _run_epochs(
     if progress.epochs_done:
         monitor.say(f"going on after epoch {progress.epochs_done} of {folder}")
     predictor = build_predictor(trainer.network)
-    # A network trained in mixed precision is kept in float32, so that it can be used on any device.
-    kept = trainer.network
-    if training.precision != "float32":
-        kept = build_classifier(resolved.model.name, resolved.model.size, head=resolved.model.head)
     board = Board(folder, is_synthetic=load_manifest(records).is_synthetic)
     for epoch in range(progress.epochs_done, training.epochs):
         if _has_stopped(progress, training.early_stopping):
@@ -293,10 +298,9 @@ def _run_epochs(
         is_best = quality > progress.best_quality
         if is_best:
             progress.best_quality, progress.best_epoch = quality, epoch + 1
-            if kept is not trainer.network:
-                kept.set_weights(trainer.network.get_weights())
+            trainer.saved.set_weights(trainer.network.get_weights())
             draft = folder / "draft.keras"
-            kept.save(draft)
+            trainer.saved.save(draft)
             draft.replace(folder / MODEL)
         progress.epochs_done = epoch + 1
         progress.history.append(row)

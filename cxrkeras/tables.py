@@ -1,0 +1,89 @@
+"""Tables that commands print."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cxrkeras.models.registry import DEFAULT_SIZE, Network
+
+
+def print_examination(console: Console, found: dict) -> None:
+    """Print what the doctor found."""
+    for error in found["errors"]:
+        console.print(f"[bold red]wrong:[/] {escape(error)}")
+    for note in found["notes"]:
+        console.print(f"note: {escape(note)}")
+    if "images" not in found:
+        return
+    images, patients, ages = found["images"], found["patients"], found["ages"]
+    facts = Table(title=f"{found['folder']}, split {found['split_name']}", title_justify="left", show_header=False)
+    facts.add_row("label file", f"{found['label_file']['name']}: {found['label_file']['version']}")
+    facts.add_row("images", f"{images['found']:,} found; {images['missing']:,} of {images['listed']:,} listed missing")
+    films = patients["images_a_patient"]
+    spread = f"with {films['median']:g} images in the median, at most {films['largest']}"
+    facts.add_row("patients", f"{patients['count']:,}, {spread}")
+    facts.add_row("ages", f"{ages['youngest']} to {ages['oldest']}, median {ages['median']}, blank {ages['blank']:,}")
+    for name in ("sexes", "views", "boxes"):
+        facts.add_row(name, ", ".join(f"{value} {count:,}" for value, count in found[name].items()) or "none")
+    if found["odd_images"]:
+        for kind, ids in found["odd_images"].items():
+            shown = f": {', '.join(map(str, list(ids)[:3]))}{', ...' if len(ids) > 3 else ''}" if ids else ""
+            facts.add_row(kind.replace("_", " "), f"{len(ids):,}{escape(shown)}")
+    console.print(facts)
+    parts = found["splits"]
+    table = Table(title="prevalence", title_justify="left")
+    table.add_column("label")
+    for name, part in parts.items():
+        table.add_column(f"{name}\n{part['images']:,} images\n{part['patients']:,} patients", justify="right")
+    for label in next(iter(parts.values()))["prevalence"]:
+        table.add_row(label, *(f"{part['prevalence'][label]:.2%}" for part in parts.values()))
+    console.print(table)
+
+
+def print_scores(console: Console, metrics: dict) -> None:
+    """Print the AUC of each label, and their mean, on both parts of a fold."""
+    parts = [metrics["validation"], metrics["test"]]
+    kind = "synthetic phantoms" if metrics["is_synthetic"] else f"split {metrics['split_name']}"
+    share = ", part of its images" if metrics["is_partial"] else ""
+    title = f"AUC of {metrics['run']}, fold {metrics['fold']}, epoch {metrics['best_epoch']} ({kind}{share})"
+    table = Table(title=title, title_justify="left")
+    table.add_column("label")
+    for name, part in zip(("validation", "test"), parts, strict=True):
+        table.add_column(f"{name}\n{part['images']:,} images\n{part['patients']:,} patients", justify="right")
+        table.add_column("positives", justify="right", vertical="bottom")
+    for rows in zip(*(part["labels"] for part in parts), strict=True):
+        cells = [rows[0]["label"]]
+        for row in rows:
+            cells += [row["note"] if row["auc"] is None else f"{row['auc']:.3f}", f"{row['positives']:,}"]
+        table.add_row(*cells)
+    table.add_section()
+    means = ["mean of the findings"]
+    for part in parts:
+        means += [
+            "undefined" if part["mean_auc"] is None else f"{part['mean_auc']:.3f}",
+            f"{part['mean_auc_findings']} of 14",
+        ]
+    table.add_row(*means)
+    console.print(table)
+
+
+def print_networks(console: Console, networks: Mapping[str, Network]) -> None:
+    """Print the registry."""
+    title = f"networks, for images of {DEFAULT_SIZE} pixels (the default; others work)"
+    table = Table(title=title, title_justify="left")
+    columns = ("network", "million\nparameters", "GFLOPs", "batch", "smallest\nimage", "Grad-CAM\ncells")
+    for column in columns:
+        table.add_column(column, justify="right" if table.columns else "left", no_wrap=True)
+    for column in ("ImageNet weights", "their licence"):
+        table.add_column(column)
+    for name, row in networks.items():
+        figures = (f"{row.parameters / 1e6:.1f}", f"{row.gflops:.2f}", str(row.batch), f"{row.smallest} px")
+        cells = f"{row.cells} x {row.cells}"
+        table.add_row(name, *figures, cells, row.imagenet.origin, row.imagenet.licence)
+    console.print(table)
+    console.print(
+        "GFLOPs: 10^9 multiplications and additions for one image. Batch: the default of training.batch_size.\n"
+        "Grad-CAM cells: a heat map is no finer than that; twice the image side gives twice as many."
+    )

@@ -18,6 +18,7 @@ from benchmarks.pytorch import import_torchvision
 from benchmarks.table import Tables, time_in_turn
 from cxrkeras.config import Experiment
 from cxrkeras.models.classifier import build_classifier
+from cxrkeras.scoring.predictions import build_predictor
 from cxrkeras.training.fit import build_trainer, choose_precision
 
 NETWORKS = ["resnet18", "resnet34", "resnet50", "densenet161", "efficientnetb0", "efficientnetb7", "googlenet"]
@@ -43,10 +44,10 @@ def measure_here(name: str) -> tuple[dict[str, float], dict]:
     batch = tf.data.Dataset.from_tensors(draw_batch(BATCH))
     trainer.model.fit(batch, verbose=0)
     first = time.perf_counter() - started
-    forward = tf.function(lambda images: trainer.network(images, training=False))
+    forward = build_predictor(trainer.saved)
     jobs = {"training, batch 16": lambda: trainer.model.fit(batch, verbose=0)}
     for count in (1, 8):
-        images = tf.constant(draw_batch(count)[0], tf.float32)
+        images = tf.constant(draw_batch(count)[0])
         forward(images)
         jobs[f"inference, batch {count}"] = lambda x=images: forward(x).numpy()
     return {"build": built, "first step": first}, jobs

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cxrkeras.training.fused import FusedAdam, FusedBatchNormalization, fuse_norms
+from cxrkeras.models.fused import FusedBatchNormalization, fuse_norms
+from cxrkeras.training.optimisers import FusedAdam
 
 RNG = np.random.default_rng(0)
 

@@ -10,6 +10,7 @@ import pandas as pd
 import tensorflow as tf
 
 from cxrkeras import labels
+from cxrkeras.models.fused import fuse_norms
 from cxrkeras.runs import write_text
 
 
@@ -29,6 +30,7 @@ class Predictions:
 
 def build_predictor(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """Compile a network for inference once, for batches of any number of images, uint8 (N, S, S, 1)."""
+    network = fuse_norms(network)
     size = network.input_shape[1]
     signature = [tf.TensorSpec([None, size, size, 1], tf.uint8)]
     return tf.function(lambda images: network(tf.cast(images, tf.float32), training=False), input_signature=signature)

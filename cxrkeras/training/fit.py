@@ -17,6 +17,7 @@ from cxrkeras import labels
 from cxrkeras.config import Experiment, dump_experiment
 from cxrkeras.errors import InputError
 from cxrkeras.models.classifier import build_classifier
+from cxrkeras.models.fused import fuse_norms
 from cxrkeras.models.registry import find_network
 from cxrkeras.models.sources import fetch_imagenet
 from cxrkeras.models.weights import load_weights, set_prevalence_bias
@@ -41,7 +42,7 @@ from cxrkeras.scoring.scores import format_mean, mean_auc, score_labels
 from cxrkeras.training.augment import Augmentation
 from cxrkeras.training.backup import Progress, load_backup, save_backup
 from cxrkeras.training.board import GRID, Board
-from cxrkeras.training.fused import FusedAdam, fuse_norms
+from cxrkeras.training.optimisers import FusedAdam
 from cxrkeras.training.schedules import learning_rate
 
 TENSOR_CORES_WITH_BFLOAT16 = (8, 0)  # compute capability

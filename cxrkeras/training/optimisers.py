@@ -1,0 +1,28 @@
+"""Optimisers: each update one large operation instead of dozens of small ones."""
+
+import keras
+import tensorflow as tf
+
+
+class FusedAdam(keras.optimizers.Adam):
+    """Adam (Kingma and Ba, ICLR 2015, arXiv 1412.6980), one kernel a variable; equal to Keras' own.
+
+    Keras composes it of some twenty operations a variable, which for a network of 213 of them take longer to trace
+    than the network. XLA compiles the kernel too.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        step = tf.cast(tf.convert_to_tensor(self.iterations) + 1, gradient.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=(variable.value if isinstance(variable, keras.Variable) else variable).handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(tf.cast(self.beta_1, gradient.dtype), step),
+            beta2_power=tf.pow(tf.cast(self.beta_2, gradient.dtype), step),
+            lr=tf.cast(tf.convert_to_tensor(learning_rate), gradient.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )

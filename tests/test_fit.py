@@ -9,11 +9,12 @@ import pytest
 from cxrkeras.config import load_experiment
 from cxrkeras.errors import InputError
 from cxrkeras.labels import FINDINGS, LABELS
+from cxrkeras.models.registry import NETWORKS
 from cxrkeras.records.schema import load_index, load_manifest
 from cxrkeras.runs import find_fold, find_records
 from cxrkeras.scoring.scores import mean_auc, score_labels
 from cxrkeras.training.backup import Progress, load_backup, save_backup
-from cxrkeras.training.fit import Monitor, choose_precision, name_run, resolve_experiment, train_fold
+from cxrkeras.training.fit import Monitor, build_trainer, choose_precision, name_run, resolve_experiment, train_fold
 from cxrkeras.training.schedules import learning_rate
 
 FILES = {
@@ -145,6 +146,16 @@ def test_names_follow_settings_and_data_but_not_the_fold(small_experiment):
     assert len({name(""), name("training.epochs=3"), name("training.seed=1")}) == 3
 
 
+def test_batch_size_and_bias_come_from_network_and_data(small_experiment):
+    assert small_experiment.training.batch_size is None
+    resolved, _, _ = resolve_experiment(with_settings(small_experiment, "model.head.prevalence_bias=true"))
+    assert resolved.training.batch_size == NETWORKS["resnet18"].batch
+    trainer = build_trainer(resolved, None, {"positives": dict(zip(LABELS, range(15), strict=True)), "images": 40})
+    for network in (trainer.network, trainer.saved):
+        bias = network.get_layer("logits").get_weights()[1]
+        assert np.allclose(bias, np.log((np.arange(15) + 0.5) / (40.5 - np.arange(15))), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -156,7 +167,9 @@ def test_names_follow_settings_and_data_but_not_the_fold(small_experiment):
         ("model.weights=imagenet", ["no ImageNet weights for resnet18"]),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(small_experiment, tmp_path, overrides, words):
+def test_settings_that_do_not_fit_are_refused(small_experiment, tmp_path, monkeypatch, overrides, words):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     words = [word.replace("there are ", "") for word in words]
     with pytest.raises(InputError) as caught:
         train_fold(with_settings(small_experiment, overrides), root=tmp_path)

@@ -292,6 +292,31 @@ def test_files_of_pytorch_name_the_command_that_helps(name, cache, monkeypatch):
         fetch_imagenet(name)
 
 
+def test_a_file_of_pytorch_is_converted_once(cache, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    network = build_classifier("googlenet", 32)
+    state = {key: torch.from_numpy(np.asarray(array)) for key, array in state_dict(network).items()}
+    torch.save(state, tmp_path / "draft.pth")
+    content = (tmp_path / "draft.pth").read_bytes()
+    name = f"googlenet-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    source = TorchFile(f"http://127.0.0.1:9/{name}")
+    monkeypatch.setitem(NETWORKS, "googlenet", dataclasses.replace(NETWORKS["googlenet"], imagenet=source))
+    cache.mkdir(parents=True)
+    (cache / name).write_bytes(content)
+    path = fetch_imagenet("googlenet")
+    (cache / name).unlink()
+    assert fetch_imagenet("googlenet") == path == cache / "googlenet-imagenet.safetensors"
+    other = build_classifier("googlenet", 32)
+    load_weights(other, "imagenet", path)
+    images = draw_images(2, 32)
+    features = [keras.Model(n.input, n.get_layer(FEATURES).output)(images) for n in (network, other)]
+    assert np.array_equal(*features)
+    (cache / name).write_bytes(b"no state dict")
+    path.unlink()
+    with pytest.raises(InputError, match="no state dict of PyTorch"):
+        fetch_imagenet("googlenet")
+
+
 def test_sources_of_the_registry():
     """Addresses are those that keras.applications and torchvision know; digests have the length of their kind."""
     for name, row in NETWORKS.items():

@@ -177,7 +177,7 @@ def data(
 
 @app.command()
 def doctor(
-    data: Annotated[Path, typer.Argument(help="A data folder, as for `records`.")],
+    data: Annotated[Path, typer.Argument(help="A data folder, as for `records`.")] = Path("data/nih"),
     open_images: Annotated[bool, typer.Option("--open", help="Decode every image: odd ones, duplicates.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
@@ -301,12 +301,14 @@ def train(
     For example `train --model efficientnetb0 --set "training.epochs=2 optimiser.learning_rate=3e-4"`.
     """
     from cxrkeras.config import load_experiment
+    from cxrkeras.models.registry import find_network
 
     if not (model or experiment):
         raise InputError("which network? Give MODEL=resnet18 (or another), or EXPERIMENT=<a file under experiments/>")
     data = {key: value for key, value in {"records": records, "fold": fold}.items() if value is not None}
     network = {key: value for key, value in {"name": model, "weights": weights}.items() if value is not None}
     resolved = load_experiment(experiment, settings={"data": data, "model": network}, overrides=set_)
+    find_network(resolved.model.name)  # before the seconds that TensorFlow takes
     name = Path(experiment).stem if experiment else model
     _train(resolved, name)
 

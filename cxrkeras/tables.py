@@ -29,6 +29,10 @@ def print_examination(console: Console, found: dict) -> None:
         facts.add_row(name, ", ".join(f"{value} {count:,}" for value, count in found[name].items()) or "none")
     if found["odd_images"]:
         for kind, ids in found["odd_images"].items():
+            if kind == "other_sizes":
+                counts = ", ".join(f"{size}: {len(those):,}" for size, those in ids.items())
+                facts.add_row("other sizes", counts or "0")
+                continue
             shown = f": {', '.join(map(str, list(ids)[:3]))}{', ...' if len(ids) > 3 else ''}" if ids else ""
             facts.add_row(kind.replace("_", " "), f"{len(ids):,}{escape(shown)}")
     console.print(facts)
@@ -72,18 +76,19 @@ def print_scores(console: Console, metrics: dict) -> None:
 def print_networks(console: Console, networks: Mapping[str, Network]) -> None:
     """Print the registry."""
     title = f"networks, for images of {DEFAULT_SIZE} pixels (the default; others work)"
-    table = Table(title=title, title_justify="left")
-    columns = ("network", "million\nparameters", "GFLOPs", "batch", "smallest\nimage", "Grad-CAM\ncells")
-    for column in columns:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for column in ("network", "million\nweights", "GFLOPs", "batch", "cells"):
         table.add_column(column, justify="right" if table.columns else "left", no_wrap=True)
-    for column in ("ImageNet weights", "their licence"):
-        table.add_column(column)
+    for column in ("ImageNet weights", "licence"):
+        table.add_column(column, no_wrap=True)
     for name, row in networks.items():
-        figures = (f"{row.parameters / 1e6:.1f}", f"{row.gflops:.2f}", str(row.batch), f"{row.smallest} px")
-        cells = f"{row.cells} x {row.cells}"
-        table.add_row(name, *figures, cells, row.imagenet.origin, row.imagenet.licence)
+        figures = (f"{row.parameters / 1e6:.1f}", f"{row.gflops:.2f}", str(row.batch), f"{row.cells} x {row.cells}")
+        table.add_row(name, *figures, row.imagenet.origin, row.imagenet.licence)
     console.print(table)
+    smallest = max(row.smallest for row in networks.values())
     console.print(
         "GFLOPs: 10^9 multiplications and additions for one image. Batch: the default of training.batch_size.\n"
-        "Grad-CAM cells: a heat map is no finer than that; twice the image side gives twice as many."
+        "Cells: of the last feature map. A Grad-CAM heat map is no finer; twice the image side gives twice as many.\n"
+        f"All take images of {smallest} pixels and more.\n"
+        "* A file of PyTorch, which must be installed once to convert it."
     )

@@ -213,6 +213,24 @@ def test_starting_from_a_run(trained, small_experiment, tmp_path):
     kept = keras.models.load_model(result.folder / "model.keras")
     start = keras.models.load_model(trained.folder / "model.keras")
     assert np.allclose(kept.get_layer("conv1").kernel, start.get_layer("conv1").kernel, atol=1e-6)
+    for elsewhere in ("data.fold=1", f"data.fold=1 model.weights={tmp_path}/../{tmp_path.name}/copy/model.keras"):
+        shutil.copytree(trained.folder, tmp_path / "copy", dirs_exist_ok=True)
+        with pytest.raises(InputError, match="fold 0 of 5 held out .* patients who are in fold 1 now"):
+            train_fold(with_settings(small_experiment, f"{overrides} {elsewhere}"), root=tmp_path)
+
+
+def test_a_run_is_named_by_the_content_of_its_start(trained, small_experiment, tmp_path):
+    shutil.copy(trained.folder / "model.keras", tmp_path / "a.keras")
+    shutil.copy(trained.folder / "model.keras", tmp_path / "b.keras")
+
+    def name(file):
+        resolved, _, manifest = resolve_experiment(with_settings(small_experiment, f"model.weights={tmp_path / file}"))
+        return name_run("mine", resolved, manifest)
+
+    assert name("a.keras") == name("b.keras")
+    with (tmp_path / "b.keras").open("ab") as file:
+        file.write(b"more")
+    assert name("a.keras") != name("b.keras")
 
 
 def test_schedules():

@@ -118,6 +118,10 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path):
     (tmp_path / "weights.bin").write_text("no network")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0")
     build_classifier("resnet18", 32, head=Head(hidden=8)).save(tmp_path / "head.keras")
+    with pytest.raises(InputError, match="hidden 8, relu, logits 15; wanted pool, hidden 8, tanh"):
+        tanh = build_classifier("resnet18", 32, head=Head(hidden=8, activation="tanh"))
+        load_weights(tanh, str(tmp_path / "head.keras"))
+    load_weights(build_classifier("resnet18", 32, head=Head(hidden=8, dropout=0.5)), str(tmp_path / "head.keras"))
     image = keras.Input((32, 32, 1))
     seven = keras.layers.Dense(7)(keras.layers.Flatten()(image))
     keras.Model(image, seven, name="resnet18").save(tmp_path / "seven.keras")
@@ -128,7 +132,7 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path):
         ("weights.bin", "cannot tell"),
         ("nowhere.keras", "no weights"),
         ("cut.safetensors", "cut short"),
-        ("head.keras", "has the head pool, hidden, hidden_activation, logits; wanted pool, logits"),
+        ("head.keras", "has the head pool, hidden 8, relu, logits 15; wanted pool, logits 15"),
         ("seven.keras", "trained for other labels.*7 outputs"),
     ):
         with pytest.raises(InputError, match=words):

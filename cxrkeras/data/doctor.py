@@ -119,9 +119,9 @@ def _number(value: float) -> float | None:
 
 
 def _odd_images(table: pd.DataFrame, progress: Callable[[int, int], None]) -> dict:
-    """Decode every image and sort out what is not as the release has it; lists of image ids."""
-    odd = {kind: [] for kind in ("four_channels", "more_than_8_bits", "other_sizes", "nearly_blank")}
-    unreadable, by_content = {}, {}
+    """Decode every image and sort out what is not as the release has it; lists of image ids, other sizes by size."""
+    odd = {kind: [] for kind in ("colour", "four_channels", "more_than_8_bits", "nearly_blank")}
+    other_sizes, unreadable, by_content = {}, {}, {}
     with ThreadPoolExecutor() as pool:
         for done, (row, seen) in enumerate(
             zip(table.itertuples(), pool.map(_look_at, table["path"], chunksize=1), strict=True), 1
@@ -131,10 +131,12 @@ def _odd_images(table: pd.DataFrame, progress: Callable[[int, int], None]) -> di
             else:
                 for kind in seen["kinds"]:
                     odd[kind].append(row.image_id)
+                if seen["size"] != RELEASE_PIXELS:
+                    other_sizes.setdefault("{} x {}".format(*seen["size"]), []).append(row.image_id)
                 by_content.setdefault(seen["digest"], []).append(row.image_id)
             progress(done, len(table))
     duplicates = [ids for ids in by_content.values() if len(ids) > 1]
-    return {**odd, "duplicates": duplicates, "unreadable": unreadable}
+    return {**odd, "other_sizes": other_sizes, "duplicates": duplicates, "unreadable": unreadable}
 
 
 def _look_at(path: str) -> dict | str:
@@ -147,10 +149,10 @@ def _look_at(path: str) -> dict | str:
     except OSError as error:
         return f"cannot be opened: {error.strerror}"
     kinds = {
+        "colour": mode in ("RGB", "P", "CMYK"),
         "four_channels": mode in ("RGBA", "CMYK"),
         "more_than_8_bits": mode.startswith("I") or mode == "F",
-        "other_sizes": size != RELEASE_PIXELS,
         "nearly_blank": float(grey.std()) < NEARLY_BLANK,
     }
     digest = hashlib.sha256(repr(size).encode() + grey.tobytes()).hexdigest()
-    return {"kinds": [kind for kind, is_so in kinds.items() if is_so], "digest": digest}
+    return {"kinds": [kind for kind, is_so in kinds.items() if is_so], "size": size, "digest": digest}

@@ -34,10 +34,7 @@ class HubFile:
     repository: str
     file: str = "model.safetensors"
     licence: str = "BSD-3-Clause"
-
-    @property
-    def origin(self) -> str:
-        return f"Hugging Face, {self.repository}"
+    origin = "timm, Hugging Face"
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class TorchFile:
 
     url: str
     licence: str = "BSD-3-Clause"
-    origin = "torchvision, converted with PyTorch"
+    origin = "torchvision*"
 
 
 @dataclass(frozen=True)
@@ -56,10 +53,7 @@ class PackagedFile:
     package: str
     file: str
     licence: str = "Apache-2.0"
-
-    @property
-    def origin(self) -> str:
-        return f"package {self.package.replace('_', '-')}, converted with PyTorch"
+    origin = "Python package*"
 
 
 @dataclass(frozen=True)

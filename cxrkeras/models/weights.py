@@ -114,15 +114,25 @@ def _copy_weights(path: Path, network: keras.Model) -> None:
             f"{path} was trained for other labels, {', '.join(trained_on)} ({other.output_shape[-1]} outputs); "
             f"wanted {', '.join(labels.LABELS)}"
         )
-    heads = [[layer.name for layer in _head(model)] for model in (other, network)]
-    if heads[0] != heads[1]:
-        raise InputError(f"{path} has the head {', '.join(heads[0])}; wanted {', '.join(heads[1])}")
+    has, wanted = _describe_head(other), _describe_head(network)
+    if has != wanted:
+        raise InputError(f"{path} has the head {has}; wanted {wanted}: give its model.head settings, or other weights")
     network.set_weights(other.get_weights())
 
 
-def _head(network: keras.Model) -> list[keras.layers.Layer]:
+def _describe_head(network: keras.Model) -> str:
+    """The layers after the features, with their units and activation; dropout has no weights and does not count."""
     names = [layer.name for layer in network.layers]
-    return network.layers[names.index(FEATURES) + 1 :] if FEATURES in names else network.layers
+    parts = []
+    for layer in network.layers[names.index(FEATURES) + 1 if FEATURES in names else 0 :]:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Activation):
+            parts.append(config["activation"])
+        elif isinstance(layer, keras.layers.Dense):
+            parts.append(f"{layer.name} {config['units']}")
+        elif not isinstance(layer, keras.layers.Dropout):
+            parts.append(layer.name)
+    return ", ".join(parts)
 
 
 def _load_keras_file(network: keras.Model, path: Path) -> None:

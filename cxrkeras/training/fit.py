@@ -123,9 +123,11 @@ def resolve_experiment(experiment: Experiment) -> tuple[Experiment, Path, Manife
 
 
 def name_run(name: str, resolved: Experiment, manifest: Manifest) -> str:
-    """`<name>-<8 hex digits>` of the settings without the fold, and of the records' content."""
+    """`<name>-<8 hex digits>` of the settings without the fold, and of the content of records and start weights."""
     settings = dump_experiment(resolved)
     del settings["data"]
+    if (path := Path(resolved.model.weights)).is_file():
+        settings["model"]["weights"] = hashlib.sha256(path.read_bytes()).hexdigest()
     content = json.dumps([settings, manifest.fingerprint, manifest.fold_seed, manifest.num_folds], sort_keys=True)
     return f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
@@ -145,12 +147,13 @@ def train_fold(
     if (folder / METRICS).is_file():
         monitor.say(f"already done: {folder}")
         return Result(folder, load_json(folder / METRICS, ("validation", "test")), is_new=False)
-    monitor.say(f"training on {records}, fold {resolved.data.fold} held out for validation")
-    verify_records(records, _show_progress(monitor, f"verifying {records}"))
+    _check_start(resolved, manifest)
     imagenet_file = None
     if resolved.model.weights == "imagenet":
         show = _show_progress(monitor, f"fetching ImageNet weights of {resolved.model.name}")
         imagenet_file = fetch_imagenet(resolved.model.name, show)
+    monitor.say(f"training on {records}, fold {resolved.data.fold} held out for validation")
+    verify_records(records, _show_progress(monitor, f"verifying {records}"))
     keras.utils.set_random_seed(resolved.training.seed)
     config = _describe(resolved, name, records, manifest)
     trainer = build_trainer(resolved, imagenet_file, config["parts"]["training"])
@@ -181,6 +184,27 @@ def train_fold(
     return Result(folder, metrics, is_new=True)
 
 
+def _check_start(resolved: Experiment, manifest: Manifest) -> None:
+    """Refuse to start from a run that has seen the patients who are held out now."""
+    path = Path(resolved.model.weights).with_name(CONFIG)
+    if not path.is_file():
+        return
+    other = load_json(path, ("records_fingerprint", "folds", "experiment"))
+    if other["records_fingerprint"] != manifest.fingerprint:
+        return
+    fold = other["experiment"]["data"]["fold"]
+    if other["folds"] != _describe_folds(manifest) or fold != resolved.data.fold:
+        raise InputError(
+            f"{resolved.model.weights} was trained with fold {fold} of {other['folds']['count']} held out (seed "
+            f"{other['folds']['seed']}), on patients who are in fold {resolved.data.fold} now: its validation would be "
+            "too good. Start from a run of the same fold, or of other data"
+        )
+
+
+def _describe_folds(manifest: Manifest) -> dict:
+    return {"count": manifest.num_folds, "seed": manifest.fold_seed}
+
+
 def _show_progress(monitor: Monitor, phase: str) -> Callable[[int, int], None]:
     """A callback of units done and all that drives the monitor's steps."""
     seen = None
@@ -200,9 +224,9 @@ def build_trainer(resolved: Experiment, imagenet_file: Path | None = None, train
     """Build what learns. `trained_on` has the positives and images of the training folds, for the prevalence bias."""
     model, precision = resolved.model, resolved.training.precision
     saved = build_classifier(model.name, model.size, head=model.head)
+    load_weights(saved, model.weights, imagenet_file)
     if model.head.prevalence_bias:
         set_prevalence_bias(saved, np.array(list(trained_on["positives"].values())), trained_on["images"])
-    load_weights(saved, model.weights, imagenet_file)
     alike = saved
     if precision != "float32":
         alike = build_classifier(model.name, model.size, head=model.head, precision=precision)
@@ -228,6 +252,7 @@ def _describe(resolved: Experiment, name: str | None, records: Path, manifest: M
         "experiment": dump_experiment(resolved),
         "name": name or resolved.model.name,
         "records_fingerprint": manifest.fingerprint,
+        "folds": _describe_folds(manifest),
         "split_name": manifest.split_name,
         "is_synthetic": manifest.is_synthetic,
         "labels": labels.LABELS,

@@ -10,8 +10,8 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from cxrkeras import __version__
 from cxrkeras.errors import InputError
@@ -30,7 +30,7 @@ from cxrkeras.tables import print_examination, print_networks, print_scores
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False)  # paths may have brackets
 
 DEMO_DATA = Path("data/phantom-demo")
 DEMO_RECORDS = "phantom-demo-128"
@@ -45,17 +45,21 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        _print_error(str(error))
         sys.exit(2)
     except OSError as error:  # a full disk, a folder without permission
-        console.print(f"[bold red]error:[/] {escape(str(error))}: nothing that was finished is lost")
+        _print_error(f"{error}: nothing that was finished is lost")
         sys.exit(2)
+
+
+def _print_error(text: str) -> None:
+    console.print(Text.assemble(("error: ", "bold red"), text))
 
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -113,7 +117,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
     """
 
 
-Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same result.")]
 
 
 @app.command()
@@ -171,7 +175,7 @@ def data(
                 tasks[name] = bar.add_task(name)
             bar.update(tasks[name], completed=done, total=total or None)
 
-        fetch_release(data, wanted, parallel=parallel, progress=show, say=lambda text: bar.console.print(escape(text)))
+        fetch_release(data, wanted, parallel=parallel, progress=show, say=lambda text: bar.console.print(text))
     console.print(f"{data} has parts {parts}; next: make records DATA={data}")
 
 
@@ -207,7 +211,9 @@ def records(
     size: Annotated[int, typer.Option(help="Side of the stored images in pixels.")] = 224,
     folds: Annotated[int, typer.Option(help="Cross-validation folds, cut by patient.")] = 5,
     seed: Seed = 0,
-    max_skipped: Annotated[float, typer.Option(help="Share of unreadable images that is not an error yet.")] = 0.01,
+    max_skipped: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of unreadable images that is not an error yet.")
+    ] = 0.01,
 ) -> None:
     """Convert images to TFRecords, once. An interrupted conversion goes on where it was."""
     _make_records(data, name, size, folds, seed, max_skipped)
@@ -228,7 +234,7 @@ def _make_records(
         f"{', synthetic phantoms' if release.is_synthetic else ''}"
     )
     for note in release.notes:
-        console.print(f"note: {escape(note)}")
+        console.print(f"note: {note}")
     _load_tensorflow()
     from cxrkeras.records.write import write_records
 
@@ -243,7 +249,7 @@ def _make_records(
     if len(summary.skipped):
         console.print(f"skipped {len(summary.skipped):,} images that cannot be read, listed in {folder / SKIPPED}:")
         for row in summary.skipped.head(5).itertuples():
-            console.print(f"  {escape(row.path)}: {escape(row.reason)}")
+            console.print(f"  {row.path}: {row.reason}")
     return folder
 
 
@@ -322,7 +328,7 @@ def _train(resolved, name: str) -> Path:
         monitor = Monitor(
             start=lambda phase, total: progress.reset(task, description=phase, total=total or None),
             advance=lambda count: progress.advance(task, count),
-            say=lambda sentence: progress.console.print(escape(sentence)),
+            say=lambda sentence: progress.console.print(sentence),
         )
         result = train_fold(resolved, name=name, monitor=monitor)
     print_scores(console, result.metrics)
@@ -355,14 +361,14 @@ def gradcam(
         except InputError as error:
             skipped.append(str(error))
             continue
-        console.print(f"{escape(str(path))}: {', '.join(f'{name} {sheet.probs[name]:.2f}' for name in sheet.shown)}")
+        console.print(f"{path}: {', '.join(f'{name} {sheet.probs[name]:.2f}' for name in sheet.shown)}")
         for warning in sheet.warnings:
             console.print(f"  {warning}")
-        console.print(f"  saved {escape(str(sheet.path))}")
+        console.print(f"  saved {sheet.path}")
     if len(skipped) == len(images):
         raise InputError("; ".join(skipped))
     for reason in skipped:
-        console.print(f"skipped {escape(reason)}")
+        console.print(f"skipped {reason}")
 
 
 @app.command()

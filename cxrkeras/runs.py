@@ -48,6 +48,8 @@ def load_json(path: Path, keys: tuple[str, ...] = ()) -> dict:
     """Read a file of ours; InputError that names it if it is not JSON or lacks one of `keys`."""
     try:
         content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds {str(content)[:20]!r}")
         if missing := [key for key in keys if key not in content]:
             raise ValueError(f"it lacks {', '.join(missing)}")
     except (ValueError, TypeError) as error:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cxrkeras.models.registry import DEFAULT_SIZE, Network
 
@@ -12,9 +12,9 @@ from cxrkeras.models.registry import DEFAULT_SIZE, Network
 def print_examination(console: Console, found: dict) -> None:
     """Print what the doctor found."""
     for error in found["errors"]:
-        console.print(f"[bold red]wrong:[/] {escape(error)}")
+        console.print(Text.assemble(("wrong: ", "bold red"), error))
     for note in found["notes"]:
-        console.print(f"note: {escape(note)}")
+        console.print(f"note: {note}")
     if "images" not in found:
         return
     images, patients, ages = found["images"], found["patients"], found["ages"]
@@ -34,7 +34,7 @@ def print_examination(console: Console, found: dict) -> None:
                 facts.add_row("other sizes", counts or "0")
                 continue
             shown = f": {', '.join(map(str, list(ids)[:3]))}{', ...' if len(ids) > 3 else ''}" if ids else ""
-            facts.add_row(kind.replace("_", " "), f"{len(ids):,}{escape(shown)}")
+            facts.add_row(kind.replace("_", " "), f"{len(ids):,}{shown}")
     console.print(facts)
     parts = found["splits"]
     table = Table(title="prevalence", title_justify="left")

@@ -121,9 +121,12 @@ def _header(path: Path) -> list[str]:
 
 def _read_csv(path: Path, **options) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, **options)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, **options)
     except (ValueError, OSError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise InputError(f"cannot read {path} as a table with commas between its columns: {error}") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise InputError(f"{path} has rows with more fields than its header: quote what has a comma in it")
+    return table
 
 
 def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
@@ -138,8 +141,8 @@ def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
         )
     table = pd.DataFrame(
         {
-            "image_id": entry["Image Index"],
-            "patient_id": entry["Patient ID"],
+            "image_id": entry["Image Index"].str.strip(),
+            "patient_id": entry["Patient ID"].str.strip(),
             "age": parse_ages(entry["Patient Age"]),
             "sex": entry["Patient Sex"].where(entry["Patient Sex"].isin(["F", "M"]), ""),
             "view": entry["View Position"].where(entry["View Position"].isin(["PA", "AP"]), ""),
@@ -156,6 +159,9 @@ def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
     if unknown := len(set(paths) - set(table["image_id"])):
         notes.append(f"{unknown:,} images have no row in {label_file} and are left out")
 
+    for name in (TRAIN_VAL_LIST, TEST_LIST, BOX_LIST):
+        if (folder / name).exists() and not (folder / name).is_file():
+            errors.append(f"{folder / name} is no file")
     has_lists = (folder / TRAIN_VAL_LIST).is_file()
     if has_lists != (folder / TEST_LIST).is_file():
         there, gone = (TRAIN_VAL_LIST, TEST_LIST) if has_lists else (TEST_LIST, TRAIN_VAL_LIST)
@@ -231,8 +237,8 @@ def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
     blank = pd.Series("", entry.index)
     table = pd.DataFrame(
         {
-            "image_id": entry["image"],
-            "patient_id": entry["patient"],
+            "image_id": entry["image"].str.strip(),
+            "patient_id": entry["patient"].str.strip(),
             "age": parse_ages(entry.get("age", blank)),
             "sex": entry.get("sex", blank),
             "view": entry.get("view", blank),
@@ -243,8 +249,13 @@ def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
     listed = _count_listed(table)
     by_name = _list_images([folder, *sorted(child for child in folder.rglob("*") if child.is_dir())])
     table["path"] = [
-        str(folder / image) if (folder / image).is_file() else by_name.get(image) for image in table["image_id"]
+        os.path.normpath(folder / image) if os.path.isfile(folder / image) else by_name.get(image)
+        for image in table["image_id"]
     ]
+    is_again = table["path"].duplicated() & table["path"].notna()
+    if is_again.any():
+        errors.append(f"{path}, {_lines(is_again)}: an image that another line names already")
+        table = table[~is_again]
     listed["missing"] = int(table["path"].isna().sum())
     if "split" in entry.columns:
         if wrong := sorted(set(table["split"]) - {"train_val", "test"}):

@@ -30,7 +30,12 @@ def fetch_imagenet(name: str, progress: Callable[[int, int], None] = lambda done
         path = cache / f"{name}-imagenet.safetensors"
     if path.is_file():
         return path
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot keep weights in {cache} ({error.strerror}): set KERAS_HOME to another folder"
+        ) from None
     is_converted = isinstance(source, (TorchFile, PackagedFile))
     try:
         if isinstance(source, KerasFile):
@@ -78,7 +83,8 @@ def _fetch_from_hub(source: HubFile, path: Path, progress: Callable[[int, int], 
     except HfHubHTTPError as error:
         raise InputError(f"{where} answered: {str(error).splitlines()[0]}.") from None
     except Exception as error:  # of whatever HTTP library Hugging Face uses now
-        raise InputError(f"cannot fetch {where} ({error}). Is this machine online?") from None
+        hint = "Is this machine online?" if endpoint is None else "HF_ENDPOINT is set: is it right?"
+        raise InputError(f"cannot fetch {where} ({error}). {hint}") from None
     if expected and len(expected) == SHA256_DIGITS:
         try:
             check_digest(got, expected, where)

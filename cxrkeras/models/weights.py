@@ -1,9 +1,12 @@
 """Start weights: ImageNet's, a file's, or none. Loading is strict: never a silent start from random ones."""
 
+import math
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 
@@ -36,7 +39,7 @@ def load_weights(network: keras.Model, weights: str, imagenet_file: Path | None 
         elif path.suffix == ".keras":
             _copy_weights(path, network)
         elif path.name.endswith(".weights.h5"):
-            network.load_weights(path)
+            _load_weights_file(network, path)
         elif weights == "imagenet":
             _load_keras_file(network, path)
         else:
@@ -102,7 +105,27 @@ def _backbone(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, network.get_layer(FEATURES).output)
 
 
+def _load_weights_file(network: keras.Model, path: Path) -> None:
+    """Keras finds its place by the order of layers alone, and leaves out what is too much."""
+    held = []
+    with h5py.File(path) as file:
+        file.visititems(lambda name, node: held.append(node.shape) if isinstance(node, h5py.Dataset) else None)
+    wanted = [tuple(variable.shape) for variable in network.weights]
+    if sorted(held) != sorted(wanted):
+        raise InputError(
+            f"{path} does not fit {network.name}: it holds {len(held)} arrays of {_count(held):,} numbers; wanted are "
+            f"{len(wanted)} of {_count(wanted):,}"
+        )
+    network.load_weights(path)
+
+
+def _count(shapes: list[tuple[int, ...]]) -> int:
+    return sum(math.prod(shape) for shape in shapes)
+
+
 def _copy_weights(path: Path, network: keras.Model) -> None:
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is no .keras file, or was cut short, and does not fit {network.name}")
     other = keras.models.load_model(path, compile=False)
     if other.name != network.name:
         raise InputError(f"{path} holds the network {other.name}; wanted {network.name}")

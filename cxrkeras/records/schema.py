@@ -68,7 +68,7 @@ class Manifest(pydantic.BaseModel, frozen=True):
     fingerprint: str
     num_listed: int  # rows of the label file, whether or not their images were on disk
     num_skipped: int
-    table_checksums: dict[str, str]  # SHA-256 of index.csv and boxes.csv
+    table_checksums: dict[str, str]  # SHA-256 of index.csv, boxes.csv and skipped.csv
     shards: tuple[Shard, ...]
 
 
@@ -86,6 +86,8 @@ def load_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds {str(content)[:20]!r}")
         checksum = content.pop("checksum", None)
         version = content["schema_version"]
         if version != SCHEMA_VERSION:
@@ -99,7 +101,7 @@ def load_manifest(folder: Path) -> Manifest:
         field = ".".join(map(str, error.errors()[0]["loc"]))
         raise InputError(f"{path}: {field}: {error.errors()[0]['msg']}; make the records anew") from None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not a manifest of records: {error}") from error
+        raise InputError(f"{path} is not a manifest of records ({error}): make them anew") from error
     if checksum != _digest(content):
         raise InputError(f"{path} differs from its own checksum: bring back the file, or make the records anew")
     if manifest.labels != labels.LABELS:

@@ -13,7 +13,7 @@ from cxrkeras.data.folds import check_patients
 from cxrkeras.data.release import Release
 from cxrkeras.errors import InputError
 from cxrkeras.records.schema import Manifest, Shard, load_index, load_manifest, parse_examples
-from cxrkeras.runs import BOXES, INDEX
+from cxrkeras.runs import BOXES, INDEX, SKIPPED
 
 BATCH = 64
 
@@ -39,7 +39,7 @@ def verify_records(
             f"{manifest.label_file} then, {release.listed['rows']:,} of {release.label_file} now); an image, a label, "
             "a patient or a list was changed, or images came or went: make the records anew"
         )
-    for name in (INDEX, BOXES):
+    for name in (INDEX, BOXES, SKIPPED):
         _check_table(folder / name, manifest.table_checksums[name])
     index = load_index(folder)
     check_patients(index)
@@ -86,7 +86,10 @@ def _check_shard(path: Path, shard: Shard, rows: pd.DataFrame, size: int) -> Non
                 )
             count += len(truth)
     except tf.errors.OpError as error:
-        raise InputError(f"{path} is damaged near record {_last_whole(path)}: {error.message}") from None
+        reason = error.message.splitlines()[0]
+        raise InputError(
+            f"{path} is damaged near record {_last_whole(path)} ({reason}): make the records anew"
+        ) from None
     if count != shard.count:
         raise InputError(f"{path} holds {count} records; the manifest counts {shard.count}")
     with path.open("rb") as file:

@@ -71,6 +71,8 @@ def write_records(
     Raises InputError for a folder that holds records with other settings, that another process is writing, or on
     a disk without enough space.
     """
+    if not 0 <= max_skipped <= 1:
+        raise InputError(f"MAX_SKIPPED must be a share from 0 to 1; got {max_skipped}")
     if not 16 <= size <= 2048:
         raise InputError(f"SIZE must be 16 to 2048 pixels; got {size}")
     table = _assign_shards(release.table, num_folds, seed)
@@ -90,7 +92,10 @@ def write_records(
     if (folder / MANIFEST).exists():
         manifest = load_manifest(folder)
         _check_settings(folder, manifest.model_dump(include=settings.keys()), settings)
-        skipped = pd.read_csv(folder / SKIPPED, dtype=str, keep_default_na=False)
+        try:
+            skipped = pd.read_csv(folder / SKIPPED, dtype=str, keep_default_na=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {folder / SKIPPED} ({error}): delete {folder} and make it anew") from None
         return Summary(folder, sum(shard.count for shard in manifest.shards), skipped, is_new=False)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -135,8 +140,8 @@ def _convert(release, table, folder, settings, max_skipped, num_threads, progres
             done[name] = shard
             skipped += failed
     skipped = pd.DataFrame(skipped, columns=["image_id", "path", "reason"])
-    skipped.to_csv(folder / SKIPPED, index=False)
-    if len(skipped) > max_skipped * len(table):
+    write_text(folder / SKIPPED, skipped.to_csv(index=False))
+    if len(skipped) == len(table) or len(skipped) > max_skipped * len(table):
         raise InputError(
             f"{len(skipped):,} of {len(table):,} images cannot be read, more than {max_skipped:.1%}: see "
             f"{folder / SKIPPED} for each reason (first: {skipped['path'].iloc[0]}: {skipped['reason'].iloc[0]}); "
@@ -246,7 +251,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write_tables(release: Release, kept: pd.DataFrame, folder: Path) -> dict[str, str]:
-    """Write index and boxes of the images that were kept; returns their checksums."""
+    """Write index and boxes of the images that were kept; returns checksums of these and of the skipped ones."""
     columns = [*DETAILS[:3], "fold", *DETAILS[3:], *labels.LABELS]
     boxes = release.boxes[release.boxes["image_id"].isin(kept["image_id"])]
     texts = {
@@ -255,4 +260,4 @@ def _write_tables(release: Release, kept: pd.DataFrame, folder: Path) -> dict[st
     }
     for name, text in texts.items():
         write_text(folder / name, text)
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (*texts, SKIPPED)}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -285,6 +286,10 @@ def _run_epochs(
     progress = load_backup(folder, trainer.variables)
     if progress.epochs_done:
         monitor.say(f"going on after epoch {progress.epochs_done} of {folder}")
+        if not zipfile.is_zipfile(folder / MODEL):
+            raise InputError(
+                f"{folder / MODEL}, the best epoch so far, is gone or damaged: delete {folder} and train anew"
+            )
     predictor = build_predictor(trainer.network)
     board = Board(folder, is_synthetic=load_manifest(records).is_synthetic)
     for epoch in range(progress.epochs_done, training.epochs):

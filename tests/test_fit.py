@@ -115,9 +115,15 @@ def test_an_interrupted_run_goes_on_where_it_was(trained, small_experiment, tmp_
 
     with pytest.raises(KeyboardInterrupt):
         train_fold(small_experiment, root=tmp_path, monitor=Monitor(say=interrupt))
+    (best,) = tmp_path.glob("*/fold0/model.keras")
+    best.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="the best epoch so far, is gone"):
+        train_fold(small_experiment, root=tmp_path)
+    (tmp_path / "elsewhere").rename(best)
+    said.clear()
     result = train_fold(small_experiment, root=tmp_path, monitor=Monitor(say=said.append))
     assert any("going on after epoch 1" in sentence for sentence in said)
-    assert sum(sentence.startswith("epoch 1/2") for sentence in said) == 1
+    assert not any(sentence.startswith("epoch 1/2") for sentence in said)
     unbroken = pd.read_csv(trained.folder / "history.csv").drop(columns="images per second")
     resumed = pd.read_csv(result.folder / "history.csv").drop(columns="images per second")
     pd.testing.assert_frame_equal(resumed, unbroken, rtol=1e-3, atol=2e-2)

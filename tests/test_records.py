@@ -123,6 +123,13 @@ def test_finished_records_are_left_alone_and_other_settings_refused(release, rec
     newer = tmp_path / "newer"
     shutil.copytree(records, newer)
     manifest = json.loads((newer / "manifest.json").read_text())
+    (newer / "skipped.csv").unlink()
+    with pytest.raises(InputError, match=r"skipped\.csv"):
+        write_records(release, newer, size=32)
+    for content in ("null", "[]", "{", "3"):
+        (newer / "manifest.json").write_text(content)
+        with pytest.raises(InputError, match="not a manifest of records"):
+            load_manifest(newer)
     for change, words in (({"schema_version": 99}, "schema version 99"), ({"fingerprint": "0"}, "its own checksum")):
         (newer / "manifest.json").write_text(json.dumps(manifest | change))
         with pytest.raises(InputError, match=words):
@@ -245,6 +252,14 @@ def test_too_many_unreadable_images_are_an_error_and_can_be_allowed(damaged, tmp
     assert not (tmp_path / "records" / "manifest.json").exists()
     summary = write_records(release, tmp_path / "records", size=32, max_skipped=0.01)
     assert summary.num_images == 198
+    for share in (float("nan"), -1, 2):
+        with pytest.raises(InputError, match="MAX_SKIPPED"):
+            write_records(release, tmp_path / "other", size=32, max_skipped=share)
+    for path in (damaged[0] / "images").glob("*.png"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(InputError, match="200 of 200"):
+        write_records(release, tmp_path / "none", size=32, max_skipped=1)
 
 
 def test_a_second_conversion_into_the_folder_is_refused(release, tmp_path):

@@ -168,6 +168,34 @@ def test_own_csv_with_label_columns(tmp_path):
         read_release(own_folder(tmp_path, table))
 
 
+def test_one_patient_or_image_written_two_ways_is_one(tmp_path):
+    table = pd.DataFrame(
+        {
+            "image": ["a.png", "b.png", "c.png"],
+            "patient": ["2", " 2 ", "3"],
+            "labels": ["Mass", "Mass", "Edema"],
+            "split": ["train_val", "test", "test"],
+        }
+    )
+    with pytest.raises(InputError, match="1 patients are in both"):
+        read_release(own_folder(tmp_path, table))
+    table = table.assign(image=["pictures/a.png", "./pictures/a.png", "c.png"], patient=["1", "2", "3"])
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    with pytest.raises(InputError, match="line 3: an image that another line names already"):
+        read_release(tmp_path)
+
+
+def test_ragged_rows_and_folders_in_place_of_lists_are_told(tmp_path, old_release):
+    (old_release / "test_list.txt").mkdir()
+    with pytest.raises(InputError, match=r"test_list\.txt is no file"):
+        read_release(old_release)
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "mine.csv").write_text("image,patient,labels\na.png,1,Mass,\nb.png,2,Mass,\n")
+    with pytest.raises(InputError, match="more fields than its header"):
+        read_release(folder)
+
+
 @pytest.mark.parametrize("columns", [["image"], ["image", "patient"], ["image", "patient", "Cough"]])
 def test_a_folder_without_usable_labels_says_what_is_wanted(tmp_path, columns):
     own_folder(tmp_path, pd.DataFrame({name: ["1.png", "2.png"] for name in columns}))

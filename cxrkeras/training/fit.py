@@ -187,8 +187,9 @@ def train_fold(
 
 def _check_start(resolved: Experiment, manifest: Manifest) -> None:
     """Refuse to start from a run that has seen the patients who are held out now."""
-    path = Path(resolved.model.weights).with_name(CONFIG)
-    if not path.is_file():
+    weights = Path(resolved.model.weights)
+    path = weights.with_name(CONFIG)
+    if not (weights.is_file() and path.is_file()):
         return
     other = load_json(path, ("records_fingerprint", "folds", "experiment"))
     if other["records_fingerprint"] != manifest.fingerprint:

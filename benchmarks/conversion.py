@@ -16,7 +16,7 @@ from cxrkeras.data.release import Release
 from cxrkeras.records.write import write_records
 
 SIZE = 224
-COPIES = 4  # so that what is done once a conversion does not count
+COPIES = 2  # so that what is done once a conversion does not count
 
 
 def measure_conversion(tables: Tables, release: Release, folder: Path) -> None:

@@ -5,7 +5,10 @@ PyTorch's take turns, and the best round counts. The tables stand in `benchmarks
 """
 
 import argparse
+import json
 import os
+import subprocess
+import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -97,26 +100,45 @@ def measure_torch(name: str) -> dict:
     return jobs
 
 
+def measure(name: str) -> tuple[list, list]:
+    """Rows of both tables for one network."""
+    plain = time_plain_start(name)
+    keras.backend.clear_session()
+    times, jobs = measure_here(name)
+    ratio = f"{times['first step'] / plain:.2f}"
+    start = [name, f"{times['build']:.1f}", f"{times['first step']:.1f}", f"{plain:.1f}", ratio]
+    others = measure_torch(name) if import_torchvision() else {}
+    rows = []
+    for kind, job in jobs.items():
+        pair = {"ours": job, **({"PyTorch": others[kind]} if others else {})}
+        seconds = time_in_turn(pair)
+        count = int(kind.rpartition(" ")[2])
+        figures = [f"{1000 * value / count:.1f}" for value in seconds.values()]
+        ratio = [f"{seconds['ours'] / seconds['PyTorch']:.2f}"] if others else []
+        rows.append([name, kind, *figures, *ratio])
+    return start, rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=NETWORKS, help="networks; by default those of the original")
-    names = parser.parse_args().names or NETWORKS
+    parser.add_argument("names", nargs="*", help="networks; by default those of the original")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.alone:
+        print(json.dumps(measure(arguments.names[0])))
+        return
     has_torch = import_torchvision() is not None
     starts, rows = [], []
-    for name in names:
-        keras.backend.clear_session()
-        times, jobs = measure_here(name)
-        plain = time_plain_start(name)
-        ratio = f"{times['first step'] / plain:.2f}"
-        starts.append((name, f"{times['build']:.1f}", f"{times['first step']:.1f}", f"{plain:.1f}", ratio))
-        others = measure_torch(name) if has_torch else {}
-        for kind, job in jobs.items():
-            pair = {"ours": job, **({"PyTorch": others[kind]} if others else {})}
-            seconds = time_in_turn(pair)
-            count = int(kind.rpartition(" ")[2])
-            figures = [f"{1000 * value / count:.1f}" for value in seconds.values()]
-            ratio = [f"{seconds['ours'] / seconds['PyTorch']:.2f}"] if others else []
-            rows.append((name, kind, *figures, *ratio))
+    for name in arguments.names or NETWORKS:
+        # Each in a process of its own: together they do not fit into 24 GB.
+        command = [sys.executable, "-m", "benchmarks.networks", "--alone", name]
+        done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        if done.returncode:
+            print(f"{name}: ended with {done.returncode}, of too little memory if that is -9", flush=True)
+            continue
+        start, more = json.loads(done.stdout.splitlines()[-1])
+        starts.append(start)
+        rows += more
         print(f"{name}: done", flush=True)
     tables = Tables("Networks", "make bench-models")
     columns = ["", "building alone", "ours", "plain Keras", "ratio"]

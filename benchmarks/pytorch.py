@@ -11,16 +11,14 @@ def import_torchvision():
     need none of them, and its import is content with empty ones.
     """
     try:
-        import torch
-    except ImportError:
-        return None
-    try:
         import torchvision
     except ImportError:
         return None
     except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
+        from torch.library import Library
+
+        operators = Library("torchvision", "DEF")
         for name in _OPERATORS.split():
-            library.define(f"{name}(Tensor x) -> Tensor")
+            operators.define(f"{name}(Tensor x) -> Tensor")
         import torchvision
     return torchvision

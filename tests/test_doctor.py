@@ -37,10 +37,13 @@ def test_odd_images_are_sorted_out(copy):
     Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 9).save(paths[3])
     Image.new("L", (64, 64), 100).save(paths[4])
     paths[5].write_bytes(b"")
+    with Image.open(paths[6]) as image:
+        image.convert("RGB").save(paths[6])
     seen = []
     odd = examine_folder(copy, is_opening=True, progress=lambda *now: seen.append(now))["odd_images"]
     names = [path.name for path in paths]
     assert odd["four_channels"] == [names[1]]
+    assert odd["colour"] == [names[6]]
     assert odd["more_than_8_bits"] == [names[3]]
     assert odd["nearly_blank"] == [names[4]]
     assert odd["unreadable"] == {names[5]: "the file is empty"}

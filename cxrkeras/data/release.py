@@ -37,9 +37,8 @@ class Release:
     (years or NaN), sex (F, M or ""), view (PA, AP or ""), path, and a uint8 column for each of the 15 labels.
     `boxes` has image_id, label, x, y, width, height as fractions of the image. `listed` counts the rows of the label
     file and the positives of each label in it, whether or not the images are on disk, and as `missing` those that are
-    not. `lists` counts the images of
-    each split list, and of the label file those in neither (empty without lists). `notes` are sentences about what
-    was left out or assumed, `errors` about what would make a result wrong.
+    not. `lists` counts the images of each split list, and of the label file those in neither (empty without lists).
+    `notes` are sentences about what was left out or assumed, `errors` about what would make a result wrong.
     """
 
     folder: Path

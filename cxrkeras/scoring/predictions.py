@@ -29,11 +29,30 @@ class Predictions:
 
 
 def build_predictor(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Compile a network for inference once, for batches of any number of images, uint8 (N, S, S, 1)."""
+    """Compile a network, as it is now, for inference on batches of any number of images, uint8 (N, S, S, 1).
+
+    Its weights become constants of the graph, which saves a tenth to a quarter of the time on a CPU.
+    """
     network = fuse_norms(network)
-    size = network.input_shape[1]
-    signature = [tf.TensorSpec([None, size, size, 1], tf.uint8)]
-    return tf.function(lambda images: network(tf.cast(images, tf.float32), training=False), input_signature=signature)
+    trainable = [variable.numpy() for variable in network.trainable_variables]
+    others = [variable.numpy() for variable in network.non_trainable_variables]
+
+    def forward(images):
+        constants = [[tf.constant(array) for array in arrays] for arrays in (trainable, others)]
+        return network.stateless_call(*constants, tf.cast(images, tf.float32), training=False)[0]
+
+    return tf.function(forward, input_signature=_signature(network))
+
+
+def build_live_predictor(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The same of a network in training: each call computes with the weights it has then."""
+    return tf.function(
+        lambda images: network(tf.cast(images, tf.float32), training=False), input_signature=_signature(network)
+    )
+
+
+def _signature(network: keras.Model) -> list[tf.TensorSpec]:
+    return [tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8)]
 
 
 def predict_batches(

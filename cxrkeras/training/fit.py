@@ -38,7 +38,13 @@ from cxrkeras.runs import (
     write_json,
     write_text,
 )
-from cxrkeras.scoring.predictions import Predictions, build_predictor, predict_batches, save_predictions
+from cxrkeras.scoring.predictions import (
+    Predictions,
+    build_live_predictor,
+    build_predictor,
+    predict_batches,
+    save_predictions,
+)
 from cxrkeras.scoring.scores import format_mean, mean_auc, score_labels
 from cxrkeras.training.augment import Augmentation
 from cxrkeras.training.backup import Progress, load_backup, save_backup
@@ -291,7 +297,7 @@ def _run_epochs(
             raise InputError(
                 f"{folder / MODEL}, the best epoch so far, is gone or damaged: delete {folder} and train anew"
             )
-    predictor = build_predictor(trainer.network)
+    predictor = build_live_predictor(trainer.network)
     board = Board(folder, is_synthetic=load_manifest(records).is_synthetic)
     for epoch in range(progress.epochs_done, training.epochs):
         if _has_stopped(progress, training.early_stopping):

@@ -23,7 +23,8 @@ from cxrkeras.config import Experiment
 from cxrkeras.models.classifier import build_classifier
 from cxrkeras.scoring.predictions import build_predictor
 from cxrkeras.training.augment import Augmentation
-from cxrkeras.training.fit import build_trainer, choose_precision
+from cxrkeras.training.plan import choose_precision
+from cxrkeras.training.trainer import Trainer
 
 NETWORKS = ["resnet18", "resnet34", "resnet50", "densenet161", "efficientnetb0", "efficientnetb7", "googlenet"]
 TORCH_NAMES = {"efficientnetb0": "efficientnet_b0", "efficientnetb7": "efficientnet_b7"}
@@ -44,7 +45,8 @@ def measure_here(name: str) -> tuple[dict[str, float], dict]:
     build_classifier(name, SIZE)
     built = time.perf_counter() - started
     started = time.perf_counter()
-    trainer = build_trainer(experiment)
+    trainer = Trainer(experiment)
+    trainer.start_phase(0)
     batch = tf.data.Dataset.from_tensors(draw_batch(BATCH))
     trainer.model.fit(batch, verbose=0)
     first = time.perf_counter() - started

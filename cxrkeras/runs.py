@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cxrkeras.config import EXPERIMENTS_ROOT
@@ -21,6 +23,8 @@ MODEL = "model.keras"
 HISTORY = "history.csv"
 METRICS = "metrics.json"
 BACKUP = "backup"
+INPUT_CHECK = "input_check.npz"
+LOCK = ".lock"
 TENSORBOARD = "tensorboard"
 GRADCAM = "gradcam"
 
@@ -30,14 +34,23 @@ def predictions_file(part: str) -> str:
     return f"predictions_{part}.csv"
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the path of a draft that takes the place of `path` once it is written; it is deleted if that fails."""
+    draft = path.with_name(f".draft-{path.name}")
+    try:
+        yield draft
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file that is either whole or not there, also after a crash or on a full disk."""
-    draft = path.with_name(f".{path.name}.draft")
-    with draft.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    with replacing(path) as draft:
+        draft.write_text(text)
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -61,3 +61,24 @@ def test_a_fold_that_is_not_there_or_a_lost_shard_is_named(records, tmp_path):
             (tmp_path / path.name).symlink_to(path)
     with pytest.raises(InputError, match="fold2"):
         build_training_batches(tmp_path, 0, batch_size=4, seed=0, epoch=0)
+
+
+def test_copies_come_as_often_as_asked_and_apart(records):
+    index = load_index(records)
+    wanted = index[(index["split"] == TRAIN_VAL) & (index["fold"] != 0)]
+    rng = np.random.default_rng(0)
+    copies = rng.integers(0, 4, (3, len(wanted)))
+    copies[:, 5] = 0
+    once = order_of(epoch_of(records))
+    seen = order_of(epoch_of(records, copies=copies))
+    assert len(seen) == copies.sum()
+    # Which picture is which row is told by reading each alone.
+    for row in (0, 5, len(wanted) // 2, len(wanted) - 1):
+        alone = np.zeros_like(copies)
+        alone[0, row] = 1
+        (picture,) = order_of(epoch_of(records, copies=alone))
+        assert seen.count(picture) == copies[:, row].sum()
+        assert once.count(picture) == 1
+    assert seen == order_of(epoch_of(records, copies=copies))
+    assert seen != order_of(epoch_of(records, copies=copies, epoch=1))
+    assert np.mean([one == two for one, two in itertools.pairwise(seen)]) < 0.1

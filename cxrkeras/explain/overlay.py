@@ -3,6 +3,7 @@
 import textwrap
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -19,6 +20,14 @@ def upsample_map(heat: np.ndarray, size: int) -> np.ndarray:
         return np.zeros((size, size), np.float32)
     image = Image.fromarray((heat / peak).astype(np.float32))
     return np.clip(np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
+
+
+def blend_map(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Lay a raw map, float (h, w), over a square image, uint8 (S, S): uint8 (S, S, 3)."""
+    smooth = upsample_map(heat, len(grey))
+    painted = colormaps[COLOURS](smooth)[..., :3] * 255
+    opacity = STRONGEST * smooth[..., None]
+    return np.round(grey[..., None] * (1 - opacity) + painted * opacity).astype(np.uint8)
 
 
 def plot_gradcam(

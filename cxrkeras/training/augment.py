@@ -8,18 +8,22 @@ import keras
 import numpy as np
 from keras import ops
 
+from cxrkeras.config import Augmentation as Settings
 
-def warp(images, flips, angles):
-    """Mirror and rotate images about their centre, bilinearly; what comes from outside repeats the edge.
+
+def warp(images, flips, angles, zooms=1.0, downs=0.0, rights=0.0):
+    """Mirror, rotate, zoom and shift images in this order, bilinearly; what comes from outside repeats the edge.
 
     images: float32 (N, H, W, 1); flips: bool (N,), mirror left and right; angles: float32 (N,), radians, positive
-    turns the picture counter-clockwise, after the mirroring. Returns the shape and dtype of `images`.
+    turns the picture counter-clockwise about its centre; zooms: float32 (N,), over 1 enlarges; downs and
+    rights: float32 (N,), pixels. Returns the shape and dtype of `images`.
     """
     _, height, width, channels = images.shape
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     y = ops.reshape(ops.arange(height, dtype="float32") - middle_y, (1, height, 1))
     x = ops.reshape(ops.arange(width, dtype="float32") - middle_x, (1, 1, width))
-    cos, sin = (ops.reshape(part, (-1, 1, 1)) for part in (ops.cos(angles), ops.sin(angles)))
+    y, x = y - ops.reshape(downs, (-1, 1, 1)), x - ops.reshape(rights, (-1, 1, 1))
+    cos, sin = (ops.reshape(part / zooms, (-1, 1, 1)) for part in (ops.cos(angles), ops.sin(angles)))
     source_x = cos * x - sin * y
     source_y = sin * x + cos * y
     source_x = ops.where(ops.reshape(flips, (-1, 1, 1)), -source_x, source_x)
@@ -41,17 +45,28 @@ def warp(images, flips, angles):
     return upper * (1 - down) + lower * down
 
 
-@keras.saving.register_keras_serializable("cxrkeras")
+def adjust(images, contrasts, noises, seed):
+    """Multiply the contrast about each image's mean and add Gaussian noise; stays within 0 to 255.
+
+    images: float32 (N, H, W, 1); contrasts: float32 (N,), factors; noises: float32 (N,), standard deviations in
+    grey levels.
+    """
+    means = ops.mean(images, axis=(1, 2, 3), keepdims=True)
+    images = means + ops.reshape(contrasts, (-1, 1, 1, 1)) * (images - means)
+    images = images + ops.reshape(noises, (-1, 1, 1, 1)) * keras.random.normal(ops.shape(images), seed=seed)
+    return ops.clip(images, 0, 255)
+
+
 class Augmentation(keras.layers.Layer):
-    """Mirrors images with probability `flip` and rotates them by up to `rotation` degrees, in training only.
+    """Alters images at random as the settings say, in training only.
 
     Always float32, whatever the policy: in bfloat16 grey levels over 128 lose their last bits. The draws are a
     function of the seed, the epoch given to `start_epoch` and the step within it.
     """
 
-    def __init__(self, *, flip: float, rotation: float, seed: int = 0, **kwargs):
+    def __init__(self, settings: Settings, *, seed: int = 0, **kwargs):
         super().__init__(dtype="float32", **kwargs)
-        self.flip, self.rotation, self.seed = flip, rotation, seed
+        self.settings, self.seed = settings, seed
         self.draws = keras.random.SeedGenerator(seed)
 
     def start_epoch(self, epoch: int) -> None:
@@ -61,11 +76,21 @@ class Augmentation(keras.layers.Layer):
         images = ops.cast(images, "float32")
         if not training:
             return images
-        num_images = ops.shape(images)[0]
-        flips = keras.random.uniform((num_images,), seed=self.draws) < self.flip
-        reach = float(np.deg2rad(self.rotation))
-        angles = keras.random.uniform((num_images,), -reach, reach, seed=self.draws)
-        return warp(images, flips, angles)
+        settings, height, width = self.settings, *images.shape[1:3]
+
+        def draw(reach, middle=0.0):
+            if not reach:
+                return ops.full((ops.shape(images)[0],), middle)
+            return keras.random.uniform((ops.shape(images)[0],), middle - reach, middle + reach, seed=self.draws)
+
+        flips = draw(0.5, 0.5) < settings.flip
+        angles = draw(np.deg2rad(settings.rotation))
+        downs, rights = draw(settings.translation * height), draw(settings.translation * width)
+        images = warp(images, flips, angles, draw(settings.zoom, 1.0), downs, rights)
+        if settings.contrast or settings.noise:
+            noises = draw(settings.noise / 2, settings.noise / 2)
+            images = adjust(images, draw(settings.contrast, 1.0), noises, self.draws)
+        return images
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from cxrkeras.errors import InputError
-from cxrkeras.runs import BACKUP
+from cxrkeras.runs import BACKUP, replacing
 
 _FILE = "state.npz"
 
@@ -23,23 +23,28 @@ class Progress:
     best_quality: float = -np.inf  # mean validation AUC (without any, minus the loss) of the epoch in model.keras
     best_epoch: int = 0  # counted from 1
     history: list[dict] = field(default_factory=list)
+    steps_done: int = 0  # of the epoch after those, with their mean loss and time
+    loss: float = 0.0
+    seconds: float = 0.0
 
 
 def save_backup(folder: Path, variables: list[keras.Variable], progress: Progress) -> None:
     """Write all variables of a training with its progress as one file that is whole or not there."""
     path = folder / BACKUP / _FILE
     path.parent.mkdir(exist_ok=True)
-    draft = path.with_name("draft.npz")
     arrays = {f"v{i}": np.asarray(variable) for i, variable in enumerate(variables)}
-    np.savez(draft, progress=json.dumps(asdict(progress)), **arrays)
-    draft.replace(path)
+    with replacing(path) as draft:
+        np.savez(draft, progress=json.dumps(asdict(progress)), **arrays)
+
+
+def read_progress(folder: Path) -> Progress:
+    """How far the backup is; without one, at the start."""
+    return load_backup(folder, []) if (folder / BACKUP / _FILE).exists() else Progress()
 
 
 def load_backup(folder: Path, variables: list[keras.Variable]) -> Progress:
-    """Set the variables to those of the backup and return its progress; without one, change nothing."""
+    """Set the variables to those of the backup and return its progress."""
     path = folder / BACKUP / _FILE
-    if not path.exists():
-        return Progress()
     try:
         with path.open("rb") as file, np.load(file) as saved:
             for i, variable in enumerate(variables):

@@ -4,18 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
 
+from cxrkeras import labels
+from cxrkeras.config import Experiment, dump_experiment
+from cxrkeras.explain.overlay import blend_map
 from cxrkeras.runs import TENSORBOARD
 
 GRID = 4  # augmented images a side
 
 
 class Board:
-    """Writes the scalars of each epoch and one grid of augmented inputs."""
+    """Writes the settings, the scalars of each epoch, a grid of augmented inputs, and heat maps."""
 
-    def __init__(self, folder: Path, *, is_synthetic: bool):
-        self._inputs = "augmented inputs" + (" (synthetic phantoms)" if is_synthetic else "")
+    def __init__(self, folder: Path, resolved: Experiment, *, is_synthetic: bool):
+        self._note = " (synthetic phantoms)" if is_synthetic else ""
         self._writer = tf.summary.create_file_writer(str(folder / TENSORBOARD))
+        with self._writer.as_default(step=0):
+            hparams.hparams(_flatten(dump_experiment(resolved)), trial_id=f"{folder.parent.name}/{folder.name}")
 
     def write_epoch(self, epoch: int, row: dict[str, float]) -> None:
         """Write a row of the history, as `loss/train` and so on, at an epoch counted from 1."""
@@ -27,12 +33,41 @@ class Board:
 
     def write_inputs(self, images: np.ndarray) -> None:
         """Write up to 16 augmented images, grey levels (N, S, S, 1), as one picture."""
-        num = min(len(images), GRID * GRID)
-        size = images.shape[1]
-        grid = np.zeros((GRID * size, GRID * size), np.uint8)
-        for i, image in enumerate(images[:num]):
-            top, left = size * (i // GRID), size * (i % GRID)
-            grid[top : top + size, left : left + size] = np.round(image[..., 0])
+        grid = _tile(np.round(images[: GRID * GRID]).astype(np.uint8), GRID)
         with self._writer.as_default(step=0):
-            tf.summary.image(self._inputs, grid[None, ..., None])
+            tf.summary.image(f"augmented inputs{self._note}", grid[None])
         self._writer.flush()
+
+    def write_gradcam(self, epoch: int, images: np.ndarray, logits: np.ndarray, maps: np.ndarray) -> None:
+        """Write images (N, S, S, 1), each beside its most probable finding's heat map, one below the other."""
+        columns = logits[:, : len(labels.FINDINGS)].argmax(axis=1)
+        pairs = []
+        for image, column, heat in zip(images, columns, maps, strict=True):
+            pairs += [np.repeat(image, 3, axis=-1), blend_map(image[..., 0], heat[column])]
+        found = ", ".join(labels.FINDINGS[column] for column in columns)
+        with self._writer.as_default(step=epoch):
+            tf.summary.image(
+                f"Grad-CAM of validation images{self._note}", _tile(np.stack(pairs), 2)[None], description=found
+            )
+        self._writer.flush()
+
+
+def _tile(images: np.ndarray, columns: int) -> np.ndarray:
+    """Put images (N, S, S, C) beside and below each other; what is left over is black."""
+    num, size, _, channels = images.shape
+    rows = -(-num // columns)
+    grid = np.zeros((rows * columns, size, size, channels), images.dtype)
+    grid[:num] = images
+    grid = grid.reshape(rows, columns, size, size, channels).swapaxes(1, 2)
+    return grid.reshape(rows * size, columns * size, channels)
+
+
+def _flatten(content: dict, place: str = "") -> dict[str, str | float | bool]:
+    """Settings by their full key, as TensorBoard's table of runs wants them."""
+    flat = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{place}{key}.")
+        elif value is not None and value != []:
+            flat[f"{place}{key}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return flat

@@ -1,12 +1,12 @@
 """Trains one fold and fills its run folder."""
 
-import hashlib
+import fcntl
 import json
 import time
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -15,26 +15,26 @@ import pandas as pd
 import tensorflow as tf
 
 from cxrkeras import labels
-from cxrkeras.config import Experiment, dump_experiment
+from cxrkeras.config import Experiment
 from cxrkeras.errors import InputError
-from cxrkeras.models.classifier import build_classifier
-from cxrkeras.models.fused import fuse_norms
-from cxrkeras.models.registry import find_network
+from cxrkeras.explain.gradcam import build_gradcam
+from cxrkeras.models.classifier import FEATURES
 from cxrkeras.models.sources import fetch_imagenet
-from cxrkeras.models.weights import load_weights, set_prevalence_bias
 from cxrkeras.records.pipeline import build_evaluation_batches, build_training_batches
-from cxrkeras.records.schema import TEST, TRAIN_VAL, Manifest, load_index, load_manifest
+from cxrkeras.records.schema import TEST, TRAIN_VAL, Manifest, load_index
 from cxrkeras.records.verify import verify_records
 from cxrkeras.runs import (
     BACKUP,
     CONFIG,
     HISTORY,
+    INPUT_CHECK,
+    LOCK,
     METRICS,
     MODEL,
     RUNS_ROOT,
-    find_records,
     load_json,
     predictions_file,
+    replacing,
     write_json,
     write_text,
 )
@@ -46,13 +46,16 @@ from cxrkeras.scoring.predictions import (
     save_predictions,
 )
 from cxrkeras.scoring.scores import format_mean, mean_auc, score_labels
-from cxrkeras.training.augment import Augmentation
-from cxrkeras.training.backup import Progress, load_backup, save_backup
+from cxrkeras.training.backup import Progress, load_backup, read_progress, save_backup
 from cxrkeras.training.board import GRID, Board
-from cxrkeras.training.optimisers import FusedAdam
+from cxrkeras.training.input_check import fit_input_check
+from cxrkeras.training.plan import check_start, describe_run, name_run, resolve_experiment
+from cxrkeras.training.sampling import draw_copies, expect_copies, split_passes
 from cxrkeras.training.schedules import learning_rate
+from cxrkeras.training.steps import Interruption, Steps, time_waiting
+from cxrkeras.training.trainer import Trainer
 
-TENSOR_CORES_WITH_BFLOAT16 = (8, 0)  # compute capability
+PASSES = 4  # through the data in a balanced epoch, so that the copies of an image stand apart
 
 
 @dataclass
@@ -73,80 +76,16 @@ class Result:
     is_new: bool
 
 
-@dataclass
-class Trainer:
-    """A training in memory: the network, the model around it that augments and learns, and the copy that is saved.
-
-    That one is in float32 and of Keras' own layers, so that it can be used on any device without cxrkeras.
-    """
-
-    network: keras.Model
-    saved: keras.Model
-    model: keras.Model
-    augmentation: Augmentation
-    variables: list[keras.Variable] = field(init=False)
-
-    def __post_init__(self):
-        self.model.optimizer.build(self.model.trainable_variables)
-        self.variables = [*self.network.variables, *self.augmentation.variables, *self.model.optimizer.variables]
-
-
-def choose_precision(wanted: str) -> str:
-    """Resolve `auto`: mixed bfloat16 or float16 on a GPU, by its generation, and float32 on a CPU."""
-    if wanted != "auto":
-        return wanted
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return "float32"
-    capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-    return "mixed_bfloat16" if capability >= TENSOR_CORES_WITH_BFLOAT16 else "mixed_float16"
-
-
-def resolve_experiment(experiment: Experiment) -> tuple[Experiment, Path, Manifest]:
-    """Fill in what the records and the device decide, and check the one against the other."""
-    row = find_network(experiment.model.name)
-    records = find_records(experiment.data.records)
-    manifest = load_manifest(records)
-    size = experiment.model.size or manifest.size
-    if size != manifest.size:
-        raise InputError(
-            f"model.size is {size} and the records {records} have {manifest.size}: make records of that size"
-        )
-    if experiment.data.fold >= manifest.num_folds:
-        raise InputError(f"data.fold is {experiment.data.fold} and {records} has folds 0 to {manifest.num_folds - 1}")
-    resolved = experiment.model_copy(
-        update={
-            "data": experiment.data.model_copy(update={"records": str(records)}),
-            "model": experiment.model.model_copy(update={"size": size}),
-            "training": experiment.training.model_copy(
-                update={
-                    "precision": choose_precision(experiment.training.precision),
-                    "batch_size": experiment.training.batch_size or row.batch,
-                }
-            ),
-        }
-    )
-    return resolved, records, manifest
-
-
-def name_run(name: str, resolved: Experiment, manifest: Manifest) -> str:
-    """`<name>-<8 hex digits>` of the settings without the fold, and of the content of records and start weights."""
-    settings = dump_experiment(resolved)
-    del settings["data"]
-    if (path := Path(resolved.model.weights)).is_file():
-        settings["model"]["weights"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    content = json.dumps([settings, manifest.fingerprint, manifest.fold_seed, manifest.num_folds], sort_keys=True)
-    return f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-
-
 def train_fold(
     experiment: Experiment, *, name: str | None = None, root: Path = RUNS_ROOT, monitor: Monitor | None = None
 ) -> Result:
     """Train a network with one fold held out, and fill `<root>/<run>/fold<k>/`.
 
-    The epoch with the best mean validation AUC is kept. An unfinished run of the same settings is taken up at its
-    last whole epoch; of a finished one the scores are returned. `name` is the experiment's, by default the
-    network's. Raises InputError for settings that do not fit the records, and for a loss that is not finite.
+    The epoch with the best mean validation AUC is kept. An unfinished run of the same settings is taken up where its
+    state was saved last: after each epoch, every ten minutes, and on SIGINT and SIGTERM, which end as a
+    KeyboardInterrupt. Of a finished one the scores are returned. `name` is the experiment's, by default the
+    network's. Raises InputError for settings that do not fit the records, for a loss that is not finite, for too
+    little memory, and where another process is at work on the same.
     """
     monitor = monitor or Monitor()
     resolved, records, manifest = resolve_experiment(experiment)
@@ -154,7 +93,9 @@ def train_fold(
     if (folder / METRICS).is_file():
         monitor.say(f"already done: {folder}")
         return Result(folder, load_json(folder / METRICS, ("validation", "test")), is_new=False)
-    _check_start(resolved, manifest)
+    check_start(resolved, manifest)
+    if resolved.training.deterministic:
+        tf.config.experimental.enable_op_determinism()
     imagenet_file = None
     if resolved.model.weights == "imagenet":
         show = _show_progress(monitor, f"fetching ImageNet weights of {resolved.model.name}")
@@ -162,55 +103,40 @@ def train_fold(
     monitor.say(f"training on {records}, fold {resolved.data.fold} held out for validation")
     verify_records(records, _show_progress(monitor, f"verifying {records}"))
     keras.utils.set_random_seed(resolved.training.seed)
-    config = _describe(resolved, name, records, manifest)
-    trainer = build_trainer(resolved, imagenet_file, config["parts"]["training"])
+    index = load_index(records)
+    config = describe_run(resolved, name, index, manifest)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CONFIG, config)
-    num_images = config["parts"]["training"]["images"]
-    best_epoch = _run_epochs(resolved, records, folder, trainer, monitor, num_images=num_images)
-
-    network = keras.models.load_model(folder / MODEL, compile=False)
-    predictor = build_predictor(network)
-    metrics = {
-        "run": folder.parent.name,
-        "fold": resolved.data.fold,
-        "best_epoch": best_epoch,
-        "records": str(records),
-        "split_name": manifest.split_name,
-        "is_partial": manifest.num_listed > sum(shard.count for shard in manifest.shards),
-        "is_synthetic": manifest.is_synthetic,
-    }
-    for part, split, fold in (("validation", TRAIN_VAL, resolved.data.fold), ("test", TEST, -1)):
-        predictions = _predict(predictor, records, split, fold, resolved.training.batch_size, monitor)
-        save_predictions(folder / predictions_file(part), predictions)
-        metrics[part] = describe_scores(predictions)
-    write_json(folder / METRICS, metrics)
-    for path in (folder / BACKUP).glob("*"):
-        path.unlink()
-    (folder / BACKUP).rmdir()
+    interruption = Interruption()
+    with _lock(folder), interruption.watch(monitor.say), _explain_memory(resolved):
+        trainer = Trainer(resolved, imagenet_file, config["parts"]["training"])
+        write_json(folder / CONFIG, config)
+        best_epoch = _Loop(trainer, records, index, config, folder, monitor, interruption).run()
+        metrics = _finish(resolved, records, manifest, folder, best_epoch, monitor, interruption)
     return Result(folder, metrics, is_new=True)
 
 
-def _check_start(resolved: Experiment, manifest: Manifest) -> None:
-    """Refuse to start from a run that has seen the patients who are held out now."""
-    weights = Path(resolved.model.weights)
-    path = weights.with_name(CONFIG)
-    if not (weights.is_file() and path.is_file()):
-        return
-    other = load_json(path, ("records_fingerprint", "folds", "experiment"))
-    if other["records_fingerprint"] != manifest.fingerprint:
-        return
-    fold = other["experiment"]["data"]["fold"]
-    if other["folds"] != _describe_folds(manifest) or fold != resolved.data.fold:
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another process is training in {folder}: wait for it, or stop it") from None
+        yield
+        (folder / LOCK).unlink()
+
+
+@contextmanager
+def _explain_memory(resolved: Experiment) -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError):
+        batch_size = resolved.training.batch_size
         raise InputError(
-            f"{resolved.model.weights} was trained with fold {fold} of {other['folds']['count']} held out (seed "
-            f"{other['folds']['seed']}), on patients who are in fold {resolved.data.fold} now: its validation would be "
-            "too good. Start from a run of the same fold, or of other data"
-        )
-
-
-def _describe_folds(manifest: Manifest) -> dict:
-    return {"count": manifest.num_folds, "seed": manifest.fold_seed}
+            f'out of memory with training.batch_size {batch_size}: try SET="training.batch_size={batch_size // 2}"'
+            if batch_size > 1
+            else "out of memory with a single image in a batch: take a smaller network or smaller images"
+        ) from None
 
 
 def _show_progress(monitor: Monitor, phase: str) -> Callable[[int, int], None]:
@@ -228,145 +154,257 @@ def _show_progress(monitor: Monitor, phase: str) -> Callable[[int, int], None]:
     return show
 
 
-def build_trainer(resolved: Experiment, imagenet_file: Path | None = None, trained_on: dict | None = None) -> Trainer:
-    """Build what learns. `trained_on` has the positives and images of the training folds, for the prevalence bias."""
-    model, precision = resolved.model, resolved.training.precision
-    saved = build_classifier(model.name, model.size, head=model.head)
-    load_weights(saved, model.weights, imagenet_file)
-    if model.head.prevalence_bias:
-        set_prevalence_bias(saved, np.array(list(trained_on["positives"].values())), trained_on["images"])
-    alike = saved
-    if precision != "float32":
-        alike = build_classifier(model.name, model.size, head=model.head, precision=precision)
-        alike.set_weights(saved.get_weights())
-    network = fuse_norms(alike)
-    augmentation = Augmentation(
-        flip=resolved.augmentation.flip, rotation=resolved.augmentation.rotation, seed=resolved.training.seed
-    )
-    images = keras.Input(network.input_shape[1:], dtype="float32")
-    trained = keras.Model(images, network(augmentation(images)))
-    trained.compile(FusedAdam(resolved.optimiser.learning_rate), keras.losses.BinaryCrossentropy(from_logits=True))
-    return Trainer(network, saved, trained, augmentation)
+class _Loop:
+    """The epochs of one training."""
 
+    def __init__(
+        self,
+        trainer: Trainer,
+        records: Path,
+        index: pd.DataFrame,
+        config: dict,
+        folder: Path,
+        monitor: Monitor,
+        interruption: Interruption,
+    ):
+        self.trainer, self.records, self.folder = trainer, records, folder
+        self.monitor, self.interruption = monitor, interruption
+        self.resolved = trainer.resolved
+        self.fold, self.training = self.resolved.data.fold, self.resolved.training
+        # The phase of each epoch and the epoch at which that phase began.
+        self.plan = []
+        for number, phase in enumerate(self.resolved.phases):
+            self.plan += [(number, len(self.plan))] * phase.epochs
+        self.expected = None
+        if self.resolved.sampling.name == "balanced":
+            rows = index[(index["split"] == TRAIN_VAL) & (index["fold"] != self.fold)]
+            self.expected = expect_copies(rows[list(labels.LABELS)].to_numpy(float), self.resolved.sampling)
+        self.predictor = build_live_predictor(trainer.network)
+        self.num_images = config["parts"]["training"]["images"]
+        self.board = Board(folder, self.resolved, is_synthetic=config["is_synthetic"])
+        self.progress = Progress()
 
-def _describe(resolved: Experiment, name: str | None, records: Path, manifest: Manifest) -> dict:
-    index = load_index(records)
-    parts = {
-        "training": index[(index["split"] == TRAIN_VAL) & (index["fold"] != resolved.data.fold)],
-        "validation": index[(index["split"] == TRAIN_VAL) & (index["fold"] == resolved.data.fold)],
-        "test": index[index["split"] == TEST],
-    }
-    return {
-        "experiment": dump_experiment(resolved),
-        "name": name or resolved.model.name,
-        "records_fingerprint": manifest.fingerprint,
-        "folds": _describe_folds(manifest),
-        "split_name": manifest.split_name,
-        "is_synthetic": manifest.is_synthetic,
-        "labels": labels.LABELS,
-        "parts": {part: _count_part(rows) for part, rows in parts.items()},
-        "versions": {package: version(package) for package in ("cxrkeras", "keras", "numpy")}
-        | {"tensorflow": tf.__version__},
-        "devices": [device.device_type for device in tf.config.list_physical_devices()],
-    }
+    def run(self) -> int:
+        """Train to the end and return the epoch that was kept, counted from 1."""
+        self._take_up()
+        progress = self.progress
+        for epoch in range(progress.epochs_done, self.training.epochs):
+            if (
+                self.training.early_stopping
+                and progress.epochs_done - progress.best_epoch >= self.training.early_stopping
+            ):
+                break
+            number = self.plan[epoch][0]
+            if number != self.trainer.phase:
+                self.trainer.start_phase(number)
+            if epoch == 0 and not progress.steps_done:
+                self._show_inputs()
+            row = self._train_epoch(epoch)
+            self._score_epoch(epoch, row)
+            if self.interruption.is_wanted:
+                raise KeyboardInterrupt
+        return progress.best_epoch
 
-
-def _count_part(rows: pd.DataFrame) -> dict:
-    positives = {label: int(rows[label].sum()) for label in labels.LABELS}
-    return {"images": len(rows), "patients": rows["patient_id"].nunique(), "positives": positives}
-
-
-class _StepProgress(keras.callbacks.Callback):
-    def __init__(self, monitor: Monitor):
-        super().__init__()
-        self.monitor = monitor
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.monitor.advance(1)
-
-
-def _run_epochs(
-    resolved: Experiment, records: Path, folder: Path, trainer: Trainer, monitor: Monitor, *, num_images: int
-) -> int:
-    """Train to the end and return the epoch that was kept, counted from 1."""
-    training, fold = resolved.training, resolved.data.fold
-    progress = load_backup(folder, trainer.variables)
-    if progress.epochs_done:
-        monitor.say(f"going on after epoch {progress.epochs_done} of {folder}")
-        if not zipfile.is_zipfile(folder / MODEL):
+    def _take_up(self) -> None:
+        progress = read_progress(self.folder)
+        if not (progress.epochs_done or progress.steps_done):
+            return
+        steps = f" and {progress.steps_done} steps of the next" if progress.steps_done else ""
+        self.monitor.say(f"going on after epoch {progress.epochs_done}{steps} of {self.folder}")
+        if progress.epochs_done and not zipfile.is_zipfile(self.folder / MODEL):
             raise InputError(
-                f"{folder / MODEL}, the best epoch so far, is gone or damaged: delete {folder} and train anew"
+                f"{self.folder / MODEL}, the best epoch so far, is gone or damaged: delete {self.folder} and train anew"
             )
-    predictor = build_live_predictor(trainer.network)
-    board = Board(folder, is_synthetic=load_manifest(records).is_synthetic)
-    for epoch in range(progress.epochs_done, training.epochs):
-        if _has_stopped(progress, training.early_stopping):
-            break
-        rate = learning_rate(resolved.schedule, resolved.optimiser.learning_rate, epoch)
-        trainer.model.optimizer.learning_rate = rate
-        trainer.augmentation.start_epoch(epoch)
-        batches = build_training_batches(records, fold, batch_size=training.batch_size, seed=training.seed, epoch=epoch)
-        if epoch == 0:
-            images = next(iter(batches))[0][: GRID * GRID]
-            board.write_inputs(keras.ops.convert_to_numpy(trainer.augmentation(images, training=True)))
-            trainer.augmentation.start_epoch(epoch)
-        monitor.start(f"epoch {epoch + 1}/{training.epochs}", len(batches))
-        started = time.monotonic()
-        logs = trainer.model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[_StepProgress(monitor)])
-        seconds = time.monotonic() - started
-        train_loss = float(logs.history["loss"][0])
-        if not np.isfinite(train_loss):
+        # The state is that of the phase in which it was saved.
+        last_epoch = progress.epochs_done if progress.steps_done else progress.epochs_done - 1
+        self.trainer.start_phase(self.plan[last_epoch][0])
+        self.progress = load_backup(self.folder, self.trainer.variables)
+
+    def _build_batches(self, epoch: int) -> tf.data.Dataset:
+        copies = None
+        if self.expected is not None:
+            rng = np.random.default_rng([self.training.seed, epoch, 1])
+            copies = split_passes(draw_copies(self.expected, rng), PASSES, rng)
+        return build_training_batches(
+            self.records,
+            self.fold,
+            batch_size=self.training.batch_size,
+            seed=self.training.seed,
+            epoch=epoch,
+            copies=copies,
+        )
+
+    def _show_inputs(self) -> None:
+        self.trainer.augmentation.start_epoch(0)
+        images = next(iter(self._build_batches(0)))[0][: GRID * GRID]
+        self.board.write_inputs(keras.ops.convert_to_numpy(self.trainer.augmentation(images, training=True)))
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        """Train to the end of an epoch; its columns of the history that are known without validation."""
+        progress, model, batch_size = self.progress, self.trainer.model, self.training.batch_size
+        batches = self._build_batches(epoch)
+        num_steps, first = len(batches), progress.steps_done
+        if not first:
+            self.trainer.augmentation.start_epoch(epoch)
+        waited = None
+        if not self.trainer.is_distributed:  # which would divide the batches anew
+            batches, waited = time_waiting(batches)
+        number, began = self.plan[epoch]
+        phase = self.resolved.phases[number]
+        losses = [row["loss/validation"] for row in progress.history[began:]]
+        seconds_before, loss_before, started = progress.seconds, progress.loss, time.monotonic()
+
+        def rate(step: int) -> float:
+            passed = epoch - began + step / num_steps
+            return learning_rate(self.resolved.schedule, phase.learning_rate, passed, phase.epochs, losses)
+
+        def note() -> None:
+            """Bring the progress up to the step that was just done."""
+            before, seen = (min(done * batch_size, self.num_images) for done in (first, steps.done))
+            progress.steps_done = steps.done
+            progress.loss = (loss_before * before + float(model.get_metrics_result()["loss"]) * (seen - before)) / seen
+            progress.seconds = seconds_before + time.monotonic() - started
+
+        def save() -> None:
+            note()
+            save_backup(self.folder, self.trainer.variables, progress)
+
+        steps = Steps(
+            first=first,
+            rate=rate,
+            save=save,
+            interruption=self.interruption,
+            average=self.trainer.average,
+            advance=self.monitor.advance,
+        )
+        self.monitor.start(f"epoch {epoch + 1}/{self.training.epochs}", num_steps)
+        self.monitor.advance(first)
+        try:
+            model.fit(batches.skip(first), epochs=1, verbose=0, shuffle=False, callbacks=[steps])
+        except InputError as error:
             raise InputError(
-                f"the loss of epoch {epoch + 1} is {train_loss}: try a smaller optimiser.learning_rate or "
-                f"training.precision=float32. Epochs before it are kept in {folder}"
-            )
-        predictions = _predict(predictor, records, TRAIN_VAL, fold, training.batch_size, monitor)
-        scores = score_labels(predictions.truth, predictions.logits)
-        auc, count = mean_auc(scores)
+                f"epoch {epoch + 1}: {error}: try a smaller optimiser.learning_rate, or training.precision=float32. "
+                f"The epochs before it are kept in {self.folder}"
+            ) from None
+        note()
+        if steps.done < num_steps:
+            save_backup(self.folder, self.trainer.variables, progress)
+            raise KeyboardInterrupt
         row = {
             "epoch": epoch + 1,
-            "loss/train": train_loss,
-            "loss/validation": cross_entropy(predictions),
-            "learning rate": rate,
-            "images per second": num_images / seconds,
+            "phase": number + 1,
+            "loss/train": progress.loss,
+            "learning rate": float(model.optimizer.learning_rate),
+            "images per second": self.num_images / progress.seconds,
+        }
+        if waited is not None:
+            row["waiting for input"] = float(waited) / (time.monotonic() - started)
+        progress.steps_done, progress.loss, progress.seconds = 0, 0.0, 0.0
+        return row
+
+    def _score_epoch(self, epoch: int, row: dict[str, float]) -> None:
+        """Score the epoch on validation, keep its network if it is the best, and save the state."""
+        trainer, progress, folder = self.trainer, self.progress, self.folder
+        learned = trainer.network.get_weights()
+        trainer.network.set_weights(trainer.get_weights())
+        predictions = _predict(
+            self.predictor, self.records, TRAIN_VAL, self.fold, self.training.batch_size, self.monitor
+        )
+        scores = score_labels(predictions.truth, predictions.logits)
+        auc, count = mean_auc(scores)
+        loss = np.mean(self.trainer.loss(predictions.truth, tf.constant(predictions.logits)))
+        row |= {
+            "loss/validation": float(loss),
             "auc/mean": auc,
             **{f"auc/{label}": scores["auc"][label] for label in labels.LABELS},
         }
+        if self.training.gradcam:
+            self._show_gradcam(epoch + 1)
         quality = auc if count else -row["loss/validation"]
         is_best = quality > progress.best_quality
         if is_best:
             progress.best_quality, progress.best_epoch = quality, epoch + 1
-            trainer.saved.set_weights(trainer.network.get_weights())
-            draft = folder / "draft.keras"
-            trainer.saved.save(draft)
-            draft.replace(folder / MODEL)
+            trainer.saved.set_weights(trainer.get_weights())
+            with replacing(folder / MODEL) as draft:
+                trainer.saved.save(draft)
+        trainer.network.set_weights(learned)
         progress.epochs_done = epoch + 1
         progress.history.append(row)
         write_text(folder / HISTORY, pd.DataFrame(progress.history).to_csv(index=False))
         save_backup(folder, trainer.variables, progress)
-        board.write_epoch(epoch + 1, row)
-        monitor.say(
-            f"epoch {epoch + 1}/{training.epochs}: loss {train_loss:.4f}, validation {row['loss/validation']:.4f}, "
-            f"mean validation AUC {format_mean(scores)}{' (best so far)' if is_best else ''}, "
-            f"{row['images per second']:.0f} images/s"
+        self.board.write_epoch(epoch + 1, row)
+        self.monitor.say(
+            f"epoch {epoch + 1}/{self.training.epochs}: loss {row['loss/train']:.4f}, "
+            f"validation {row['loss/validation']:.4f}, mean validation AUC {format_mean(scores)}"
+            f"{' (best so far)' if is_best else ''}, {row['images per second']:.0f} images/s"
         )
-    return progress.best_epoch
+
+    def _show_gradcam(self, epoch: int) -> None:
+        batches = build_evaluation_batches(self.records, TRAIN_VAL, fold=self.fold, batch_size=self.training.gradcam)
+        images = next(iter(batches))[0].numpy()
+        logits, maps = build_gradcam(self.trainer.network, FEATURES)(images)
+        self.board.write_gradcam(epoch, images, logits, maps)
 
 
-def _has_stopped(progress: Progress, patience: int) -> bool:
-    return bool(patience) and progress.epochs_done - progress.best_epoch >= patience
+def _finish(
+    resolved: Experiment,
+    records: Path,
+    manifest: Manifest,
+    folder: Path,
+    best_epoch: int,
+    monitor: Monitor,
+    interruption: Interruption,
+) -> dict:
+    """Score the kept network on both parts, fit the input check, and return the content of metrics.json."""
+
+    def advance(count: int) -> None:
+        if interruption.is_wanted:
+            raise KeyboardInterrupt
+        tell(count)
+
+    tell, monitor = monitor.advance, replace(monitor, advance=advance)
+    network = keras.models.load_model(folder / MODEL, compile=False)
+    fold, batch_size = resolved.data.fold, resolved.training.batch_size
+    predictor = build_predictor(network)
+    metrics = {
+        "run": folder.parent.name,
+        "fold": fold,
+        "best_epoch": best_epoch,
+        "records": str(records),
+        "split_name": manifest.split_name,
+        "is_partial": manifest.num_listed > sum(shard.count for shard in manifest.shards),
+        "is_synthetic": manifest.is_synthetic,
+    }
+    for part, split, held_out in (("validation", TRAIN_VAL, fold), ("test", TEST, -1)):
+        predictions = _predict(predictor, records, split, held_out, batch_size, monitor)
+        save_predictions(folder / predictions_file(part), predictions)
+        metrics[part] = describe_scores(predictions)
+    folds = [other for other in range(manifest.num_folds) if other != fold]
+    batches = [build_evaluation_batches(records, TRAIN_VAL, fold=other, batch_size=batch_size) for other in folds]
+    monitor.start("fitting the input check on the training folds", sum(map(len, batches)))
+    with replacing(folder / INPUT_CHECK) as draft:
+        np.savez(draft, **fit_input_check(network, batches, advance))
+    metrics["peak_memory_mb"] = _read_peak_memory()
+    write_json(folder / METRICS, metrics)
+    for path in (folder / BACKUP).glob("*"):
+        path.unlink()
+    (folder / BACKUP).rmdir()
+    return metrics
+
+
+def _read_peak_memory() -> int | None:
+    """Most memory that this process has used, in MB; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) // 1024
 
 
 def _predict(predictor, records: Path, split: str, fold: int, batch_size: int, monitor: Monitor) -> Predictions:
     batches = build_evaluation_batches(records, split, fold=fold, batch_size=batch_size)
     monitor.start(f"scoring {'test' if split == TEST else 'validation'}", len(batches))
     return predict_batches(predictor, batches, monitor.advance)
-
-
-def cross_entropy(predictions: Predictions) -> float:
-    """Mean binary cross-entropy of logits, over images and labels."""
-    z, y = predictions.logits.astype(np.float64), predictions.truth
-    return float(np.mean(np.logaddexp(0, z) - y * z))
 
 
 def describe_scores(predictions: Predictions) -> dict:

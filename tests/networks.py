@@ -30,28 +30,3 @@ def draw_weights(network: keras.Model, images: np.ndarray, seed: int = 0) -> Non
     kernel = rng.normal(size=network.get_layer("logits").kernel.shape)
     kernel *= 2 / (keras.ops.convert_to_numpy(pooled) @ kernel).std()
     network.get_layer("logits").set_weights([kernel, np.zeros(kernel.shape[-1])])
-
-
-def randomise(network: keras.Model, images: np.ndarray, seed: int = 0) -> None:
-    """Give BatchNorm random statistics near those of the images, and the logits mean 0 and deviation 2 on them."""
-    rng = np.random.default_rng(seed)
-    norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0
-        gamma, beta, *statistics = layer.get_weights()
-        layer.set_weights([rng.uniform(0.7, 1.3, gamma.shape), rng.normal(0, 0.2, beta.shape), *statistics])
-    network(images.astype(np.float32), training=True)
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
-        gamma, beta, mean, variance = layer.get_weights()
-        mean = mean + rng.normal(0, 0.05, mean.shape) * np.sqrt(variance)
-        layer.set_weights([gamma, beta, mean, variance * rng.uniform(0.9, 1.1, variance.shape)])
-    pooled = keras.Model(network.input, network.get_layer("pool").output)(images, training=False)
-    pooled = keras.ops.convert_to_numpy(pooled).astype(np.float64)
-    head = network.get_layer("logits")
-    kernel = rng.normal(size=head.kernel.shape)
-    logits = pooled @ kernel
-    # The spread over images of each label becomes 2, so that neither scale nor offset hides a difference.
-    kernel *= 2 / logits.std(0)
-    head.set_weights([kernel, -(pooled @ kernel).mean(0)])

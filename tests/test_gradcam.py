@@ -35,7 +35,7 @@ def test_equals_tf_keras_vis_on_raw_maps(name):
     assert np.allclose(logits, network(images), atol=1e-3)
     reference = Gradcam(network, clone=False)
     has_evidence = []
-    for column in (0, 7, 14):
+    for column in logits.mean(axis=0).argsort()[-3:].tolist():
         expected = reference(
             CategoricalScore([column] * len(images)),
             images,
@@ -47,7 +47,7 @@ def test_equals_tf_keras_vis_on_raw_maps(name):
         for got, wanted in zip(maps[:, column], np.asarray(expected), strict=True):
             assert np.abs(got - wanted).max() <= 1e-4 * max(wanted.max(), 1e-30)
             has_evidence.append(wanted.max() > 0)
-    assert np.mean(has_evidence) >= 0.25  # an equality of empty maps would show nothing
+    assert np.mean(has_evidence) >= 0.5  # an equality of empty maps would show nothing
 
 
 def test_maps_of_a_known_network():

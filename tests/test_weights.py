@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
-from networks import draw_images, randomise
+from networks import draw_images, draw_weights
 
 from cxrkeras.config import Head
 from cxrkeras.errors import InputError
@@ -102,7 +102,7 @@ def test_a_file_of_another_network_is_refused(tmp_path):
 def test_own_files_are_taken_up(tmp_path, ending):
     images = draw_images(3, 32)
     first, second = build_classifier("resnet18", 32), build_classifier("resnet18", 32)
-    randomise(first, images)
+    draw_weights(first, images)
     path = tmp_path / f"mine{ending}"
     first.save(path) if ending == ".keras" else first.save_weights(path)
     load_weights(second, str(path))

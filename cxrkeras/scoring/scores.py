@@ -39,3 +39,8 @@ def format_mean(scores: pd.DataFrame) -> str:
     """Mean AUC with its count, as in `0.812 (14 of 14)`."""
     mean, count = mean_auc(scores)
     return f"{mean:.3f} ({count} of {len(labels.FINDINGS)})" if count else f"undefined (0 of {len(labels.FINDINGS)})"
+
+
+def hamming_loss(truth: np.ndarray, probs: np.ndarray, threshold: float | np.ndarray) -> float:
+    """Share of labels that are wrong where probabilities (N, L) over `threshold`, one or one a label, mean yes."""
+    return float(np.mean((probs > threshold) != (truth > 0)))

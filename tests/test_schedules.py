@@ -1,0 +1,25 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from cxrkeras.config import Schedule
+from cxrkeras.training.schedules import learning_rate
+
+REFERENCE = json.loads((Path(__file__).parent / "data" / "torch-schedules.json").read_text())
+
+
+@pytest.mark.parametrize("expected", REFERENCE["schedules"], ids=lambda e: f"{e['name']}-{e['gamma']}")
+def test_rates_are_those_of_pytorch(expected):
+    schedule = Schedule(**{key: value for key, value in expected.items() if key != "rates"})
+    losses, epochs = REFERENCE["validation_losses"], len(expected["rates"])
+    for within in (0, 0.4):  # they stay within an epoch
+        rates = [learning_rate(schedule, 1e-3, e + within, epochs, losses[:e]) for e in range(epochs)]
+        assert rates == pytest.approx(expected["rates"], rel=1e-9)
+
+
+def test_constant_and_cosine():
+    assert learning_rate(Schedule(name="constant"), 1e-4, 7, 8, []) == 1e-4
+    cosine = Schedule(name="cosine", warm_up=2)
+    rates = [learning_rate(cosine, 1.0, time, 10, []) for time in (0, 1, 2, 6, 10)]
+    assert rates == pytest.approx([0, 0.5, 1, 0.5, 0])

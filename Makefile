@@ -4,7 +4,7 @@ PYTHON ?= python3
 EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN_CXR = .venv/bin/cxrkeras
 opt = $(if $($(1)),--$(2) "$($(1))")
-.PHONY: help setup demo phantom data doctor records verify models train gradcam tensorboard test test-all lint bench bench-models parity clean
+.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam tensorboard test test-all lint bench bench-models parity clean
 
 .venv/ready: setup.cfg pyproject.toml
 	@echo "installing into .venv, this takes minutes"
@@ -38,6 +38,18 @@ models: .venv/ready ## list the networks, their cost and where their ImageNet we
 
 train: .venv/ready ## train one fold: MODEL=... or EXPERIMENT=... [FOLD=0] [RECORDS=...] [WEIGHTS=imagenet|none|file] [SET="training.epochs=2"]
 	@$(RUN_CXR) train $(call opt,MODEL,model) $(call opt,EXPERIMENT,experiment) $(call opt,FOLD,fold) $(call opt,RECORDS,records) $(call opt,WEIGHTS,weights) $(call opt,SET,set)
+
+cv: .venv/ready ## train all folds, resumable: EXPERIMENT=... or MODEL=... [RECORDS=...] [WEIGHTS=...] [SET="..."]
+	@$(RUN_CXR) cv $(call opt,MODEL,model) $(call opt,EXPERIMENT,experiment) $(call opt,RECORDS,records) $(call opt,WEIGHTS,weights) $(call opt,SET,set)
+
+sweep: .venv/ready ## train all folds of many and rank them: EXPERIMENTS="a b c" [RECORDS=...] [WEIGHTS=...] [SET="..."]
+	@$(RUN_CXR) sweep $(EXPERIMENTS) $(call opt,RECORDS,records) $(call opt,WEIGHTS,weights) $(call opt,SET,set)
+
+experiment: .venv/ready ## print all settings of an experiment: EXPERIMENT=... [SET="..."]
+	@$(RUN_CXR) experiment "$(EXPERIMENT)" $(call opt,SET,set)
+
+augmentation: .venv/ready ## draw training images before and after: [EXPERIMENT=...] [RECORDS=...] [SET="augmentation.zoom=0.1"]
+	@$(RUN_CXR) augmentation $(call opt,EXPERIMENT,experiment) $(call opt,RECORDS,records) $(call opt,SET,set)
 
 gradcam: .venv/ready ## show where a network looked: IMG=... [RUN=...] [LABEL=...|all]
 	@$(RUN_CXR) gradcam $(if $(IMG),"$(IMG)") $(call opt,RUN,run) $(call opt,LABEL,label)

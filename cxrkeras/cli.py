@@ -15,6 +15,7 @@ from rich.text import Text
 
 from cxrkeras import __version__
 from cxrkeras.errors import InputError
+from cxrkeras.quiet import import_tensorflow
 from cxrkeras.runs import (
     MODEL,
     RECORDS_ROOT,
@@ -25,7 +26,7 @@ from cxrkeras.runs import (
     find_records,
     predictions_file,
 )
-from cxrkeras.tables import print_examination, print_networks, print_scores
+from cxrkeras.tables import print_examination, print_folds, print_networks, print_ranking, print_scores
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
@@ -70,20 +71,8 @@ def _bar() -> Iterator[Progress]:
 
 
 def _load_tensorflow() -> None:
-    """Import TensorFlow, which takes seconds, without the lines it prints before its log level counts."""
-    with console.status("loading TensorFlow"), open(os.devnull, "w") as nowhere:
-        stderr = os.dup(2)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            import keras
-            import tensorflow  # noqa: F401
-        except ImportError as error:
-            raise InputError(f"{error}: install TensorFlow with `make setup`, or `pip install cxrkeras[cpu]`") from None
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-    if keras.backend.backend() != "tensorflow":
-        raise InputError(f"Keras runs on {keras.backend.backend()}; wanted tensorflow: unset KERAS_BACKEND")
+    with console.status("loading TensorFlow"):
+        import_tensorflow()
 
 
 @contextmanager
@@ -306,17 +295,168 @@ def train(
 
     For example `train --model efficientnetb0 --set "training.epochs=2 optimiser.learning_rate=3e-4"`.
     """
-    from cxrkeras.config import load_experiment
+    name, resolved = _choose_experiment(model, experiment, records, weights, set_, fold)
+    _train(resolved, name)
+
+
+def _choose_experiment(model, experiment, records, weights, overrides, fold=None):
+    """The name and settings of what is to be trained; of a network alone those of its best regime."""
+    from cxrkeras.config import EXPERIMENTS_ROOT, load_experiment
     from cxrkeras.models.registry import find_network
 
     if not (model or experiment):
         raise InputError("which network? Give MODEL=resnet18 (or another), or EXPERIMENT=<a file under experiments/>")
+    name, regime = experiment, experiment
+    if not experiment:
+        name, regime = model, find_network(model).regime
+        if regime and not (EXPERIMENTS_ROOT / f"{regime}.toml").is_file():
+            console.print(f"no {EXPERIMENTS_ROOT / regime}.toml here: taking the default regime")
+            regime = None
+        elif regime:
+            console.print(f"regime: {EXPERIMENTS_ROOT / regime}.toml, the best that is known for {model}")
     data = {key: value for key, value in {"records": records, "fold": fold}.items() if value is not None}
     network = {key: value for key, value in {"name": model, "weights": weights}.items() if value is not None}
-    resolved = load_experiment(experiment, settings={"data": data, "model": network}, overrides=set_)
+    resolved = load_experiment(regime, settings={"data": data, "model": network}, overrides=overrides)
     find_network(resolved.model.name)  # before the seconds that TensorFlow takes
-    name = Path(experiment).stem if experiment else model
-    _train(resolved, name)
+    return Path(name).stem, resolved
+
+
+@app.command()
+def cv(
+    model: Annotated[Optional[str], typer.Option(help="A network; `cxrkeras models` lists them.")] = None,
+    experiment: Annotated[
+        Optional[str], typer.Option(help="A file under experiments/, without .toml, or a path.")
+    ] = None,
+    records: Annotated[
+        Optional[str], typer.Option(help="A folder under records/ or a path; by default the newest.")
+    ] = None,
+    weights: Annotated[
+        Optional[str], typer.Option(help="imagenet, none, or a .keras, .weights.h5 or .safetensors file to start from.")
+    ] = None,
+    set_: Annotated[str, typer.Option("--set", help="Settings as section.key=value, separated by spaces.")] = "",
+) -> None:
+    """Train all folds of an experiment, one after the other; mean and deviation of the AUCs at the end.
+
+    Folds that are done are skipped, an unfinished one is taken up: after an interruption give the same command.
+    """
+    _sweep(dict([_choose_experiment(model, experiment, records, weights, set_)]))
+
+
+@app.command()
+def sweep(
+    experiments: Annotated[
+        Optional[list[str]], typer.Argument(help="Files under experiments/, without .toml, or paths.")
+    ] = None,
+    records: Annotated[
+        Optional[str], typer.Option(help="A folder under records/ or a path; by default the newest.")
+    ] = None,
+    weights: Annotated[
+        Optional[str], typer.Option(help="imagenet, none, or a .keras, .weights.h5 or .safetensors file to start from.")
+    ] = None,
+    set_: Annotated[str, typer.Option("--set", help="Settings for all, as section.key=value with spaces.")] = "",
+) -> None:
+    """Train all folds of many experiments and rank them on validation. The same command again goes on.
+
+    The table grows with each fold; it is kept as `sweep-<8 hex digits>.csv` beside the runs.
+    """
+    if not experiments:
+        raise InputError('which experiments? Give EXPERIMENTS="a b c", files under experiments/ without .toml')
+    chosen = {}
+    for experiment in experiments:
+        name, resolved = _choose_experiment(None, experiment, records, weights, set_)
+        if chosen.setdefault(name, resolved) != resolved:
+            raise InputError(f"two of the experiments are called {name}: rename one of the files")
+    _sweep(chosen)
+
+
+def _sweep(chosen: dict) -> None:
+    import hashlib
+
+    from cxrkeras.runs import CROSSVAL, write_text
+    from cxrkeras.training.crossval import in_process, plan_here, rank_runs, run_sweep, summarise_folds
+
+    with console.status("loading TensorFlow, reading the records"):
+        planned = in_process(plan_here, chosen, RUNS_ROOT)
+    runs = list(dict.fromkeys(one.folder.parent for one in planned))
+    digits = hashlib.sha256(" ".join(sorted(run.name for run in runs)).encode()).hexdigest()[:8]
+    path = RUNS_ROOT / f"sweep-{digits}.csv"
+    num_done = sum(one.is_done for one in planned)
+    console.print(f"{len(planned)} trainings, {num_done} of them done, in {', '.join(str(run) for run in runs)}")
+    with _resumable(), _bar() as progress:
+        all_epochs = sum(one.epochs for one in planned if not one.is_done)
+        whole = progress.add_task("epochs of all trainings", total=all_epochs)
+        task = progress.add_task("starting", total=None)
+        before = 0
+
+        def tell(message: tuple) -> None:
+            nonlocal before
+            kind, *content = message
+            if kind == "next":
+                progress.console.print(content[0])
+            elif kind == "start":
+                progress.reset(task, description=content[0], total=content[1] or None)
+            elif kind == "advance":
+                progress.advance(task, content[0])
+            elif kind == "say":
+                progress.console.print(f"  {content[0]}")
+            elif kind == "epoch":
+                progress.update(whole, completed=before + content[0])
+
+        def finished(one) -> None:
+            nonlocal before
+            before += one.epochs
+            progress.update(whole, completed=before)
+            ranked = rank_runs(planned)
+            write_text(path, ranked.to_csv(index=False))
+            print_ranking(progress.console, ranked)
+
+        run_sweep(planned, RUNS_ROOT, tell, finished)
+    ranked = rank_runs(planned)
+    write_text(path, ranked.to_csv(index=False))
+    if len(runs) == 1:
+        print_folds(console, summarise_folds(runs[0]), runs[0].name)
+    else:
+        if num_done == len(planned):
+            print_ranking(console, ranked)
+        console.print(f"this table: {path}")
+    for run in runs:
+        console.print(f"labels over folds: {run / CROSSVAL}")
+
+
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="A file under experiments/, without .toml, or a path.")],
+    set_: Annotated[str, typer.Option("--set", help="Settings as section.key=value, separated by spaces.")] = "",
+) -> None:
+    """Print all settings of an experiment, as a TOML file that could stand under experiments/."""
+    from cxrkeras.config import format_experiment, load_experiment
+
+    print(format_experiment(load_experiment(name, overrides=set_)), end="")
+
+
+@app.command()
+def augmentation(
+    experiment: Annotated[
+        Optional[str], typer.Option(help="A file under experiments/, without .toml, or a path.")
+    ] = None,
+    records: Annotated[
+        Optional[str], typer.Option(help="A folder under records/ or a path; by default the newest.")
+    ] = None,
+    set_: Annotated[str, typer.Option("--set", help='As in "augmentation.zoom=0.1 augmentation.noise=5".')] = "",
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("augmentation.png"),
+) -> None:
+    """Draw training images before and after augmentation, eight ways each, to look at."""
+    from cxrkeras.config import load_experiment
+
+    # The network does not matter here, but the settings have one.
+    settings = {"model": {} if experiment else {"name": "resnet18"}}
+    resolved = load_experiment(experiment, settings=settings, overrides=set_)
+    folder = find_records(records or resolved.data.records)
+    _load_tensorflow()
+    from cxrkeras.training.examples import plot_augmentation
+
+    plot_augmentation(resolved, folder).savefig(out)
+    console.print(f"saved {out}")
 
 
 def _train(resolved, name: str) -> Path:

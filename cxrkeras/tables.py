@@ -1,12 +1,20 @@
 """Tables that commands print."""
 
+from __future__ import annotations
+
+import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cxrkeras import labels
 from cxrkeras.models.registry import DEFAULT_SIZE, Network
+
+if TYPE_CHECKING:  # commands that need no tables of scores should not wait for pandas
+    import pandas as pd
 
 
 def print_examination(console: Console, found: dict) -> None:
@@ -71,6 +79,45 @@ def print_scores(console: Console, metrics: dict) -> None:
         ]
     table.add_row(*means)
     console.print(table)
+
+
+def print_folds(console: Console, summary: pd.DataFrame, run: str) -> None:
+    """Print mean and deviation over folds of each label's AUC; `summary` is that of `summarise_folds`."""
+    table = Table(title=f"AUC of {run}, mean and standard deviation over folds", title_justify="left")
+    table.add_column("label")
+    parts = [summary[summary["part"] == part].set_index("label") for part in ("validation", "test")]
+    for name in ("validation", "test"):
+        table.add_column(name, justify="right")
+        table.add_column("folds", justify="right")
+    for label in parts[0].index:
+        cells = [label]
+        for part in parts:
+            row = part.loc[label]
+            cells += [_format_spread(row["auc_mean"], row["auc_std"]), str(int(row["folds"]))]
+        table.add_row(*cells, end_section=label == parts[0].index[0])
+    console.print(table)
+
+
+def print_ranking(console: Console, ranked: pd.DataFrame) -> None:
+    """Print the runs of a sweep, as `rank_runs` gives them."""
+    table = Table(title="mean AUC of the findings over folds, ranked on validation", title_justify="left")
+    for column in ("experiment", "folds", "validation", "test", "images/s", "memory"):
+        table.add_column(column, justify="right" if table.columns else "left")
+    for row in ranked.itertuples():
+        spreads = [
+            f"{_format_spread(getattr(row, f'{part}_auc'), getattr(row, f'{part}_auc_std'))} "
+            f"({getattr(row, f'{part}_findings'):.0f} of {len(labels.FINDINGS)})"
+            for part in ("validation", "test")
+        ]
+        memory = f"{row.peak_memory_mb:,.0f} MB" if row.peak_memory_mb else ""
+        table.add_row(row.experiment, f"{row.folds} of {row.of}", *spreads, f"{row.images_per_second:.0f}", memory)
+    console.print(table)
+
+
+def _format_spread(mean: float, deviation: float) -> str:
+    if math.isnan(mean):
+        return "undefined"
+    return f"{mean:.3f}" if math.isnan(deviation) else f"{mean:.3f} \u00b1 {deviation:.3f}"
 
 
 def print_networks(console: Console, networks: Mapping[str, Network]) -> None:

@@ -62,7 +62,7 @@ class Network:
 
     `parameters` counts those of the backbone, `gflops` are 10^9 multiplications and additions for one image of 224
     pixels, `cells` the side of the last feature map then, where Grad-CAM looks. `batch` is the default batch size,
-    `smallest` the least image side.
+    `smallest` the least image side, `regime` the experiment that is known to train it best.
     """
 
     build: Callable
@@ -73,6 +73,7 @@ class Network:
     cells: int = 7
     batch: int = 32
     smallest: int = 32
+    regime: str | None = None
 
 
 def _application(name: str, **options) -> Callable:
@@ -124,16 +125,25 @@ def _densenet_file(depth: int, digest: str) -> KerasFile:
     return KerasFile(_APPLICATIONS + name, digest, "BSD-3-Clause")
 
 
-def _efficientnet(number: int, digest: str, parameters: int, gflops: float, batch: int) -> Network:
+def _efficientnet(number: int, digest: str, parameters: int, gflops: float, batch: int, **options) -> Network:
     source = KerasFile(f"{_GOOGLE}keras-applications/efficientnetb{number}_notop.h5", digest)
     build = _application(f"EfficientNetB{number}")
-    return Network(build, EFFICIENTNET, source, parameters, gflops, batch=batch)
+    return Network(build, EFFICIENTNET, source, parameters, gflops, batch=batch, **options)
 
 
 NETWORKS = {
     "resnet18": Network(_resnet(2, 2, 2, 2), TORCH, HubFile("timm/resnet18.tv_in1k"), 11_186_112, 3.627),
-    "resnet34": Network(_resnet(3, 4, 6, 3), TORCH, HubFile("timm/resnet34.tv_in1k"), 21_301_696, 7.326),
-    "resnet50": Network(_resnet(3, 4, 6, 3, is_deep=True), TORCH, HubFile("timm/resnet50.tv_in1k"), 23_561_152, 8.174),
+    "resnet34": Network(
+        _resnet(3, 4, 6, 3), TORCH, HubFile("timm/resnet34.tv_in1k"), 21_301_696, 7.326, regime="resnet_34_adam_steplr"
+    ),
+    "resnet50": Network(
+        _resnet(3, 4, 6, 3, is_deep=True),
+        TORCH,
+        HubFile("timm/resnet50.tv_in1k"),
+        23_561_152,
+        8.174,
+        regime="resnet_50_adam_steplr",
+    ),
     "densenet121": Network(
         _densenet(6, 12, 24, 16, growth=32, stem=64),
         TORCH,
@@ -148,6 +158,7 @@ NETWORKS = {
         26_691_936,
         15.451,
         batch=16,
+        regime="densenet161_adam_steplr",
     ),
     "densenet169": Network(
         _densenet(6, 12, 32, 32, growth=32, stem=64),
@@ -164,20 +175,25 @@ NETWORKS = {
         8.579,
         batch=16,
     ),
-    "efficientnetb0": _efficientnet(0, "50bc09e76180e00e4465e1a485ddc09d", 4_049_571, 0.769, 32),
+    "efficientnetb0": _efficientnet(
+        0, "50bc09e76180e00e4465e1a485ddc09d", 4_049_571, 0.769, 32, regime="effnet_b0_sgd_steplr"
+    ),
     "efficientnetb1": _efficientnet(1, "74c4e6b3e1f6a1eea24c589628592432", 6_575_239, 1.137, 32),
     "efficientnetb2": _efficientnet(2, "111f8e2ac8aa800a7a99e3239f7bfb39", 7_768_569, 1.315, 32),
     "efficientnetb3": _efficientnet(3, "af6d107764bb5b1abb91932881670226", 10_783_535, 1.922, 32),
     "efficientnetb4": _efficientnet(4, "ebc24e6d6c33eaebbd558eafbeedf1ba", 17_673_823, 3.004, 16),
     "efficientnetb5": _efficientnet(5, "38879255a25d3c92d5e44e04ae6cec6f", 28_513_527, 4.709, 16),
     "efficientnetb6": _efficientnet(6, "9ecce42647a20130c1f39a5d4cb75743", 40_960_143, 6.716, 16),
-    "efficientnetb7": _efficientnet(7, "cbcfe4450ddf6f3ad90b1b398090fe4a", 64_097_687, 10.335, 16),
+    "efficientnetb7": _efficientnet(
+        7, "cbcfe4450ddf6f3ad90b1b398090fe4a", 64_097_687, 10.335, 16, regime="effnet_b7_adam_exponential"
+    ),
     "googlenet": Network(
         _googlenet,
         PLUS_MINUS_ONE,
         TorchFile("https://download.pytorch.org/models/googlenet-1378be20.pth"),
         5_614_464,
         2.995,
+        regime="googlenet_adam_steplr_2",
     ),
     "efficientnetlite0": Network(
         _efficientnetlite,

@@ -60,11 +60,12 @@ PASSES = 4  # through the data in a balanced epoch, so that the copies of an ima
 
 @dataclass
 class Monitor:
-    """What a training tells while it runs: steps within a phase, and sentences."""
+    """What a training tells while it runs: steps within a phase, sentences, and how many epochs are done."""
 
     start: Callable[[str, int], None] = lambda phase, total: None
     advance: Callable[[int], None] = lambda count: None
     say: Callable[[str], None] = lambda sentence: None
+    epoch: Callable[[int], None] = lambda done: None
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,8 @@ class _Loop:
         if not first:
             self.trainer.augmentation.start_epoch(epoch)
         waited = None
-        if not self.trainer.is_distributed:  # which would divide the batches anew
+        # Several devices divide the batches anew, and clocks are not deterministic.
+        if not (self.trainer.is_distributed or self.training.deterministic):
             batches, waited = time_waiting(batches)
         number, began = self.plan[epoch]
         phase = self.resolved.phases[number]
@@ -294,7 +296,7 @@ class _Loop:
             "epoch": epoch + 1,
             "phase": number + 1,
             "loss/train": progress.loss,
-            "learning rate": float(model.optimizer.learning_rate),
+            "learning rate": rate(num_steps - 1),
             "images per second": self.num_images / progress.seconds,
         }
         if waited is not None:
@@ -333,6 +335,7 @@ class _Loop:
         write_text(folder / HISTORY, pd.DataFrame(progress.history).to_csv(index=False))
         save_backup(folder, trainer.variables, progress)
         self.board.write_epoch(epoch + 1, row)
+        self.monitor.epoch(epoch + 1)
         self.monitor.say(
             f"epoch {epoch + 1}/{self.training.epochs}: loss {row['loss/train']:.4f}, "
             f"validation {row['loss/validation']:.4f}, mean validation AUC {format_mean(scores)}"

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from benchmarks.pytorch import import_torchvision
 from benchmarks.table import Tables, time_in_turn
+from cxrkeras.config import Augmentation as Settings
 from cxrkeras.config import Experiment
 from cxrkeras.models.classifier import build_classifier
 from cxrkeras.scoring.predictions import build_predictor
@@ -64,7 +65,7 @@ def time_plain_start(name: str) -> float:
     started = time.perf_counter()
     network = build_classifier(name, SIZE)
     images = keras.Input(network.input_shape[1:])
-    model = keras.Model(images, network(Augmentation(flip=0.25, rotation=7)(images)))
+    model = keras.Model(images, network(Augmentation(Settings())(images)))
     model.compile(keras.optimizers.Adam(1e-4), keras.losses.BinaryCrossentropy(from_logits=True))
     model.fit(tf.data.Dataset.from_tensors(draw_batch(BATCH)), verbose=0)
     return time.perf_counter() - started

@@ -1,10 +1,15 @@
+import fcntl
 import json
+import os
 import shutil
+import signal
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cxrkeras.config import load_experiment
 from cxrkeras.errors import InputError
@@ -78,8 +83,6 @@ def test_a_real_run_of_two_epochs_fills_its_folder(trained, records):
 
 
 def test_augmented_inputs_and_curves_reach_tensorboard(trained):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     events = EventAccumulator(str(trained.folder / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()
     tags = events.Tags()["tensors"]
@@ -108,15 +111,20 @@ def test_damaged_results_are_named(trained, small_experiment, tmp_path, content)
 
 
 def test_an_interrupted_run_goes_on_where_it_was(trained, small_experiment, tmp_path):
-    said = []
+    """SIGTERM in the middle of the second epoch; then the same call again."""
+    said, phases, steps = [], [], []
 
-    def interrupt(sentence):
-        said.append(sentence)
-        if sentence.startswith("epoch 1/2"):
-            raise KeyboardInterrupt
+    def count(number):
+        if phases[-1] == "epoch 2/2":
+            steps.append(number)
+            if len(steps) == 3:  # the first call says where the epoch begins
+                os.kill(os.getpid(), signal.SIGTERM)
 
+    monitor = Monitor(start=lambda phase, total: phases.append(phase), advance=count, say=said.append)
     with pytest.raises(KeyboardInterrupt):
-        train_fold(small_experiment, root=tmp_path, monitor=Monitor(say=interrupt))
+        train_fold(small_experiment, root=tmp_path, monitor=monitor)
+    assert said[-1] == "stopping after this step"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     (best,) = tmp_path.glob("*/fold0/model.keras")
     best.rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="the best epoch so far, is gone"):
@@ -124,12 +132,63 @@ def test_an_interrupted_run_goes_on_where_it_was(trained, small_experiment, tmp_
     (tmp_path / "elsewhere").rename(best)
     said.clear()
     result = train_fold(small_experiment, root=tmp_path, monitor=Monitor(say=said.append))
-    assert any("going on after epoch 1" in sentence for sentence in said)
+    (going_on,) = [sentence for sentence in said if sentence.startswith("going on after epoch 1 and ")]
+    assert int(going_on.split()[5]) in (2, 3)
     assert not any(sentence.startswith("epoch 1/2") for sentence in said)
     unbroken = pd.read_csv(trained.folder / "history.csv").drop(columns=["images per second", "waiting for input"])
     resumed = pd.read_csv(result.folder / "history.csv").drop(columns=["images per second", "waiting for input"])
     pd.testing.assert_frame_equal(resumed, unbroken, rtol=1e-3, atol=2e-2)
-    assert not (result.folder / "backup").exists()
+    assert {path.name for path in result.folder.iterdir()} == FILES
+
+
+def test_a_regime_of_many_parts_runs_and_is_noted(small_experiment, tmp_path):
+    phases = [{"layers": "head", "epochs": 1, "learning_rate": 1e-2}, {"layers": 2, "epochs": 1}]
+    settings = {
+        "data": small_experiment.data.model_dump(),
+        "model": small_experiment.model.model_dump(),
+        "training": {"phases": phases, "gradcam": 3},
+        "loss": {"name": "asymmetric"},
+        "optimiser": {"name": "adamw", "learning_rate": 1e-3, "average": 0.9, "clip_norm": 1.0},
+        "schedule": {"name": "cosine", "warm_up": 0.5},
+        "sampling": {"name": "balanced", "most": 5.0},
+    }
+    result = train_fold(load_experiment(settings=settings), root=tmp_path)
+    history = pd.read_csv(result.folder / "history.csv")
+    assert history["phase"].tolist() == [1, 2]
+    # The last step of a phase stands at the end of the cosine, which begins anew in the next one.
+    assert 0 < history["learning rate"][0] < 2e-3
+    assert 0 < history["learning rate"][1] < 2e-4
+    assert history["waiting for input"].between(0, 1).all()
+    events = EventAccumulator(str(result.folder / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    assert "Grad-CAM of validation images (synthetic phantoms)" in events.Tags()["tensors"]
+    assert any(
+        "hparams" in tag for tag in events.SummaryMetadata(tag_of_hparams(events)).plugin_data.plugin_name.split()
+    )
+    # What is saved is the average, which scored what the history says.
+    metrics = json.loads((result.folder / "metrics.json").read_text())
+    assert metrics["validation"]["mean_auc"] == pytest.approx(history["auc/mean"].max(), abs=1e-6)
+
+
+def tag_of_hparams(events):
+    return next(tag for tag in events.Tags()["tensors"] if tag.startswith("_hparams_"))
+
+
+def test_two_trainings_of_the_same_do_not_meet(small_experiment, tmp_path):
+    resolved, _, manifest = resolve_experiment(small_experiment)
+    folder = tmp_path / name_run("resnet18", resolved, manifest) / "fold0"
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process is training in"):
+            train_fold(small_experiment, root=tmp_path)
+
+
+def test_too_little_memory_says_what_to_try(small_experiment, tmp_path, monkeypatch):
+    """TensorFlow's own error, of a tensor that no machine holds."""
+    monkeypatch.setattr("cxrkeras.training.fit.Trainer", lambda *arguments: tf.zeros([2**20, 2**20, 2**10]))
+    with pytest.raises(InputError, match=r'out of memory .*: try SET="training.batch_size=16"'):
+        train_fold(small_experiment, root=tmp_path)
 
 
 @pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"text"])

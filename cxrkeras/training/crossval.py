@@ -80,14 +80,14 @@ def in_process(function: Callable, *arguments, tell: Callable[[tuple], None] = l
                     + (": killed, probably for want of memory; try a smaller training.batch_size" if code == -9 else "")
                 )
             kind, content = messages.get()
+            if kind == "told":
+                tell(content)
+                continue
         except KeyboardInterrupt:
             if is_interrupted:
                 raise
             is_interrupted = True  # the process saves, and says that it is done
             process.terminate()
-            continue
-        if kind == "told":
-            tell(content)
             continue
         process.join()
         if kind == "result":

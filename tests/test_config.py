@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from cxrkeras.config import load_experiment
+from cxrkeras.config import format_experiment, load_experiment
 from cxrkeras.errors import InputError
+from cxrkeras.models.registry import NETWORKS
 
 RESNET = {"model": {"name": "resnet18"}}
 
@@ -25,11 +26,20 @@ def test_file_settings_and_overrides_are_laid_over_each_other(tmp_path):
         ("training.epochs=true", ["training.epochs", "integer", "True"]),
         ("training.epochs=0", ["training.epochs", "greater", "0"]),
         ("training.epochs=many", ["training.epochs", "integer", "many"]),
-        ("schedule.name=cosine", ["schedule.name", "constant", "exponential", "cosine"]),
+        ("schedule.name=cosin", ["schedule.name", "constant", "exponential", "cosine"]),
         ("optimiser.learning_rate=nan", ["optimiser.learning_rate", "nan"]),
         ("epochs", ["section.key=value", "epochs"]),
         ("model.head.poling=max", ["unknown key model.head.poling", "did you mean pooling"]),
         ("model.head.activation=sine", ["model.head.activation", "gelu", "sine"]),
+        ("loss.alpha=0.5", ["loss", "alpha is a setting of focal", "bce"]),
+        ("loss.name=focal loss.alpha=2", ["loss.alpha", "less than 1", "got 2"]),
+        ("loss.name=weighted_bce loss.weights=[1,2]", ["loss.weights", "15"]),
+        ("optimiser.name=sgd optimiser.momentum=0 optimiser.nesterov=true", ["nesterov needs a momentum"]),
+        ("training.phases=3", ["training.phases", "list", "3"]),
+        ('training.phases=[{layers="had",epochs=1}]', ["training.phases.0.layers", "'head' or 'all'", "had"]),
+        ("training.phases=[{layers=9,epochs=1}]", ["training.phases.0.layers", "equal to 5", "9"]),
+        ("training.phases=[{layer=1,epochs=1}]", ["training.phases.0.layer", "did you mean layers"]),
+        ("training.phases=[{epochs=2}] training.epochs=3", ["epochs is 3", "phases have 2"]),
         ("model.name.more=3", ["name is no section", "model.name.more"]),
     ],
 )
@@ -58,6 +68,28 @@ def test_missing_and_broken_files_are_named(tmp_path):
 def test_every_tracked_experiment_resolves_and_opens_with_its_command(path):
     assert load_experiment(str(path)).model.name
     assert path.read_text().startswith(f"# make train EXPERIMENT={path.stem}")
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.toml")), ids=str)
+def test_a_printed_experiment_is_the_same_again(path, tmp_path):
+    experiment = load_experiment(str(path))
+    (tmp_path / "printed.toml").write_text(format_experiment(experiment))
+    assert load_experiment(str(tmp_path / "printed.toml")) == experiment
+
+
+@pytest.mark.parametrize("row", [row for row in NETWORKS.values() if row.regime], ids=lambda row: row.regime)
+def test_the_best_regime_of_a_network_is_one_of_its_experiments(row):
+    assert NETWORKS[load_experiment(row.regime).model.name] is row
+
+
+def test_the_staged_experiment_has_its_phases():
+    phases = load_experiment("resnet_50_staged").phases
+    assert [(phase.layers, phase.epochs, phase.learning_rate) for phase in phases] == [
+        ("head", 2, 1e-3),
+        (1, 5, 1e-4),
+        (2, 4, 5e-4),
+        ("all", 3, 1e-3),
+    ]
 
 
 def test_experiments_are_frozen():

@@ -25,7 +25,7 @@ def build_trainer(overrides="", phases=()):
 def changed_layers(trainer):
     """Layers whose weights a step changes."""
     before = {layer.name: layer.get_weights() for layer in trainer.network.layers}
-    trainer.model.fit(tf.data.Dataset.from_tensors(BATCH), verbose=0)
+    trainer.model.fit(tf.data.Dataset.from_tensors(BATCH), verbose=0, shuffle=False)
     return {
         layer.name.split(".")[0]
         for layer in trainer.network.layers

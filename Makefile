@@ -4,7 +4,7 @@ PYTHON ?= python3
 EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN_CXR = .venv/bin/cxrkeras
 opt = $(if $($(1)),--$(2) "$($(1))")
-.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam tensorboard test test-all lint bench bench-models parity clean
+.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam tensorboard test test-all lint bench bench-models bench-training parity clean
 
 .venv/ready: setup.cfg pyproject.toml
 	@echo "installing into .venv, this takes minutes"
@@ -71,6 +71,9 @@ bench: .venv/ready ## measure drawing, conversion, reading and scale [DATA=path/
 
 bench-models: .venv/ready ## measure building, first step, inference and training of the networks, beside PyTorch if installed
 	@.venv/bin/python -m benchmarks.networks
+
+bench-training: .venv/ready ## measure training: records, augmentation and step, beside a constant batch and PyTorch if installed
+	@.venv/bin/python -m benchmarks.training
 
 parity: .venv/ready ## compare the networks with torchvision's, which must be installed [SAVE=1 stores its results for the tests]
 	@.venv/bin/python -m benchmarks.parity $(if $(SAVE),--save)

@@ -101,7 +101,7 @@ def print_folds(console: Console, summary: pd.DataFrame, run: str) -> None:
 def print_ranking(console: Console, ranked: pd.DataFrame) -> None:
     """Print the runs of a sweep, as `rank_runs` gives them."""
     table = Table(title="mean AUC of the findings over folds, ranked on validation", title_justify="left")
-    for column in ("experiment", "folds", "validation", "test", "images/s", "memory"):
+    for column in ("experiment", "folds", "validation", "test"):
         table.add_column(column, justify="right" if table.columns else "left")
     for row in ranked.itertuples():
         spreads = [
@@ -109,8 +109,7 @@ def print_ranking(console: Console, ranked: pd.DataFrame) -> None:
             f"({getattr(row, f'{part}_findings'):.0f} of {len(labels.FINDINGS)})"
             for part in ("validation", "test")
         ]
-        memory = f"{row.peak_memory_mb:,.0f} MB" if row.peak_memory_mb else ""
-        table.add_row(row.experiment, f"{row.folds} of {row.of}", *spreads, f"{row.images_per_second:.0f}", memory)
+        table.add_row(row.experiment, f"{row.folds} of {row.of}", *spreads)
     console.print(table)
 
 

@@ -86,7 +86,8 @@ class Augmentation(keras.layers.Layer):
         flips = draw(0.5, 0.5) < settings.flip
         angles = draw(np.deg2rad(settings.rotation))
         downs, rights = draw(settings.translation * height), draw(settings.translation * width)
-        images = warp(images, flips, angles, draw(settings.zoom, 1.0), downs, rights)
+        if settings.flip or settings.rotation or settings.translation or settings.zoom:
+            images = warp(images, flips, angles, draw(settings.zoom, 1.0), downs, rights)
         if settings.contrast or settings.noise:
             noises = draw(settings.noise / 2, settings.noise / 2)
             images = adjust(images, draw(settings.contrast, 1.0), noises, self.draws)

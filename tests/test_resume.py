@@ -16,7 +16,9 @@ TRAIN = """
 import json, sys
 from pathlib import Path
 from cxrkeras.config import load_experiment
+from cxrkeras.training import steps
 from cxrkeras.training.fit import Monitor, train_fold
+steps.SAVE_SECONDS = 0.5  # so that kills fall between saves within an epoch
 settings, root = json.loads(sys.argv[1]), Path(sys.argv[2])
 said = lambda sentence: print(sentence, flush=True)
 print(train_fold(load_experiment(settings=settings), root=root, monitor=Monitor(say=said)).folder)

@@ -208,7 +208,7 @@ def rank_runs(planned: list[Planned]) -> pd.DataFrame:
             row[f"{part}_findings"] = of_part["findings"].max()
         rates = [pd.read_csv(folder / HISTORY)["images per second"].median() for folder in folders]
         row["images_per_second"] = sum(rates) / len(rates)
-        memories = [load_json(folder / METRICS)["peak_memory_mb"] for folder in folders]
+        memories = [load_json(folder / METRICS).get("peak_memory_mb") for folder in folders]
         row["peak_memory_mb"] = max(filter(None, memories), default=None)
         rows.append(row)
     return pd.DataFrame(rows).sort_values("validation_auc", ascending=False, ignore_index=True)

@@ -103,12 +103,9 @@ def measure_torch(name: str) -> dict:
     return jobs
 
 
-def measure(name: str) -> tuple[list, list]:
-    """Rows of both tables for one network."""
+def measure(name: str) -> tuple[dict, list]:
+    """Seconds of the start, and rows of the table of ours and PyTorch's, for one network."""
     times, jobs = measure_here(name)
-    plain = time_plain_start(name)  # second, so that what a process does only once counts against ours
-    ratio = f"{times['first step'] / plain:.2f}"
-    start = [name, f"{times['build']:.1f}", f"{times['first step']:.1f}", f"{plain:.1f}", ratio]
     others = measure_torch(name) if import_torchvision() else {}
     rows = []
     for kind, job in jobs.items():
@@ -118,29 +115,38 @@ def measure(name: str) -> tuple[list, list]:
         figures = [f"{1000 * value / count:.1f}" for value in seconds.values()]
         ratio = [f"{seconds['ours'] / seconds['PyTorch']:.2f}"] if others else []
         rows.append([name, kind, *figures, *ratio])
-    return start, rows
+    return times, rows
+
+
+def run_alone(*options: str):
+    """What a process of its own measures; None if it fails. Together the networks do not fit into 24 GB."""
+    command = [sys.executable, "-m", "benchmarks.networks", *options]
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    if done.returncode:
+        print(f"{' '.join(options)}: ended with {done.returncode}, of too little memory if that is -9", flush=True)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="networks; by default those of the original")
-    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--alone", choices=["ours", "plain"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.alone:
-        print(json.dumps(measure(arguments.names[0])))
+        measured = (measure if arguments.alone == "ours" else time_plain_start)(arguments.names[0])
+        print(json.dumps(measured))
         return
     has_torch = import_torchvision() is not None
     starts, rows = [], []
     for name in arguments.names or NETWORKS:
-        # Each in a process of its own: together they do not fit into 24 GB.
-        command = [sys.executable, "-m", "benchmarks.networks", "--alone", name]
-        done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        if done.returncode:
-            print(f"{name}: ended with {done.returncode}, of too little memory if that is -9", flush=True)
-            continue
-        start, more = json.loads(done.stdout.splitlines()[-1])
-        starts.append(start)
-        rows += more
+        measured, plain = run_alone(name, "--alone", "ours"), run_alone(name, "--alone", "plain")
+        if measured:
+            times, more = measured
+            rows += more
+        if measured and plain:
+            ratio = f"{times['first step'] / plain:.2f}"
+            starts.append([name, f"{times['build']:.1f}", f"{times['first step']:.1f}", f"{plain:.1f}", ratio])
         print(f"{name}: done", flush=True)
     tables = Tables("Networks", "make bench-models")
     columns = ["", "building alone", "ours", "plain Keras", "ratio"]

@@ -241,6 +241,7 @@ def test_settings_that_do_not_fit_are_refused(small_experiment, tmp_path, monkey
     with pytest.raises(InputError) as caught:
         train_fold(with_settings(small_experiment, overrides), root=tmp_path)
     assert all(word in str(caught.value) for word in words), caught.value
+    assert not list(tmp_path.glob("*-*"))  # no folder of a run that never began
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(small_experiment, tmp_path):

@@ -5,7 +5,7 @@ import json
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,8 +123,13 @@ def _lock(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"another process is training in {folder}: wait for it, or stop it") from None
-        yield
-        (folder / LOCK).unlink()
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink()
+            with suppress(OSError):  # which says that something is in them; nothing is if the start failed
+                folder.rmdir()
+                folder.parent.rmdir()
 
 
 @contextmanager

@@ -425,12 +425,14 @@ def _sweep(chosen: dict) -> None:
 
 @app.command()
 def experiment(
-    name: Annotated[str, typer.Argument(help="A file under experiments/, without .toml, or a path.")],
+    name: Annotated[str, typer.Argument(help="A file under experiments/, without .toml, or a path.")] = "",
     set_: Annotated[str, typer.Option("--set", help="Settings as section.key=value, separated by spaces.")] = "",
 ) -> None:
     """Print all settings of an experiment, as a TOML file that could stand under experiments/."""
     from cxrkeras.config import format_experiment, load_experiment
 
+    if not name:
+        raise InputError("which experiment? Give EXPERIMENT=<a file under experiments/, without .toml>")
     print(format_experiment(load_experiment(name, overrides=set_)), end="")
 
 

@@ -107,6 +107,13 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same result.")]
+Model = Annotated[Optional[str], typer.Option(help="A network; `cxrkeras models` lists them.")]
+ExperimentFile = Annotated[Optional[str], typer.Option(help="A file under experiments/, without .toml, or a path.")]
+Records = Annotated[Optional[str], typer.Option(help="A folder under records/ or a path; by default the newest.")]
+Weights = Annotated[
+    Optional[str], typer.Option(help="imagenet, none, or a .keras, .weights.h5 or .safetensors file to start from.")
+]
+Settings = Annotated[str, typer.Option("--set", help="Settings as section.key=value, separated by spaces.")]
 
 
 @app.command()
@@ -278,18 +285,12 @@ def models() -> None:
 
 @app.command()
 def train(
-    model: Annotated[Optional[str], typer.Option(help="A network; `cxrkeras models` lists them.")] = None,
-    experiment: Annotated[
-        Optional[str], typer.Option(help="A file under experiments/, without .toml, or a path.")
-    ] = None,
-    records: Annotated[
-        Optional[str], typer.Option(help="A folder under records/ or a path; by default the newest.")
-    ] = None,
+    model: Model = None,
+    experiment: ExperimentFile = None,
+    records: Records = None,
     fold: Annotated[Optional[int], typer.Option(help="The fold held out for validation.")] = None,
-    weights: Annotated[
-        Optional[str], typer.Option(help="imagenet, none, or a .keras, .weights.h5 or .safetensors file to start from.")
-    ] = None,
-    set_: Annotated[str, typer.Option("--set", help="Settings as section.key=value, separated by spaces.")] = "",
+    weights: Weights = None,
+    set_: Settings = "",
 ) -> None:
     """Train one fold, score it on validation and test. The same command again goes on with an unfinished run.
 
@@ -323,17 +324,11 @@ def _choose_experiment(model, experiment, records, weights, overrides, fold=None
 
 @app.command()
 def cv(
-    model: Annotated[Optional[str], typer.Option(help="A network; `cxrkeras models` lists them.")] = None,
-    experiment: Annotated[
-        Optional[str], typer.Option(help="A file under experiments/, without .toml, or a path.")
-    ] = None,
-    records: Annotated[
-        Optional[str], typer.Option(help="A folder under records/ or a path; by default the newest.")
-    ] = None,
-    weights: Annotated[
-        Optional[str], typer.Option(help="imagenet, none, or a .keras, .weights.h5 or .safetensors file to start from.")
-    ] = None,
-    set_: Annotated[str, typer.Option("--set", help="Settings as section.key=value, separated by spaces.")] = "",
+    model: Model = None,
+    experiment: ExperimentFile = None,
+    records: Records = None,
+    weights: Weights = None,
+    set_: Settings = "",
 ) -> None:
     """Train all folds of an experiment, one after the other; mean and deviation of the AUCs at the end.
 
@@ -347,13 +342,9 @@ def sweep(
     experiments: Annotated[
         Optional[list[str]], typer.Argument(help="Files under experiments/, without .toml, or paths.")
     ] = None,
-    records: Annotated[
-        Optional[str], typer.Option(help="A folder under records/ or a path; by default the newest.")
-    ] = None,
-    weights: Annotated[
-        Optional[str], typer.Option(help="imagenet, none, or a .keras, .weights.h5 or .safetensors file to start from.")
-    ] = None,
-    set_: Annotated[str, typer.Option("--set", help="Settings for all, as section.key=value with spaces.")] = "",
+    records: Records = None,
+    weights: Weights = None,
+    set_: Settings = "",
 ) -> None:
     """Train all folds of many experiments and rank them on validation. The same command again goes on.
 
@@ -426,7 +417,7 @@ def _sweep(chosen: dict) -> None:
 @app.command()
 def experiment(
     name: Annotated[str, typer.Argument(help="A file under experiments/, without .toml, or a path.")] = "",
-    set_: Annotated[str, typer.Option("--set", help="Settings as section.key=value, separated by spaces.")] = "",
+    set_: Settings = "",
 ) -> None:
     """Print all settings of an experiment, as a TOML file that could stand under experiments/."""
     from cxrkeras.config import format_experiment, load_experiment
@@ -438,13 +429,9 @@ def experiment(
 
 @app.command()
 def augmentation(
-    experiment: Annotated[
-        Optional[str], typer.Option(help="A file under experiments/, without .toml, or a path.")
-    ] = None,
-    records: Annotated[
-        Optional[str], typer.Option(help="A folder under records/ or a path; by default the newest.")
-    ] = None,
-    set_: Annotated[str, typer.Option("--set", help='As in "augmentation.zoom=0.1 augmentation.noise=5".')] = "",
+    experiment: ExperimentFile = None,
+    records: Records = None,
+    set_: Settings = "",
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("augmentation.png"),
 ) -> None:
     """Draw training images before and after augmentation, eight ways each, to look at."""

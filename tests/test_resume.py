@@ -78,7 +78,7 @@ from cxrkeras.config import load_experiment
 from cxrkeras.training.trainer import Trainer
 settings = {"model": {"name": "resnet18", "weights": path, "size": 64}}
 overrides = "training.precision=float32 augmentation.flip=0 augmentation.rotation=0 optimiser.name=sgd"
-trainer = Trainer(load_experiment(settings=settings, overrides=overrides + " optimiser.learning_rate=2e-4"))
+trainer = Trainer(load_experiment(settings=settings, overrides=overrides + " optimiser.learning_rate=1e-4"))
 assert trainer.strategy.num_replicas_in_sync == count
 trainer.start_phase(0)
 rng = np.random.default_rng(0)
@@ -101,5 +101,5 @@ def test_two_devices_learn_as_one_does(tmp_path):
         command = [sys.executable, "-c", DEVICES, str(count), str(tmp_path / "start.keras")]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
         losses.append(np.array(done.stdout.split(), float))
-    assert losses[0][0] - losses[0][-1] > 0.02
+    assert losses[0][0] - losses[0][-1] > 0.01
     assert np.abs(losses[0] - losses[1]).max() < 1e-4

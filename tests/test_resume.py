@@ -60,7 +60,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(small_experiment, tmp_path):
                 break
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
         output, resumed, got = finish(settings, root)
         assert "going on after epoch" in output
         pd.testing.assert_frame_equal(resumed, history, rtol=1e-6, atol=1e-6)

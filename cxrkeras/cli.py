@@ -361,16 +361,12 @@ def sweep(
 
 
 def _sweep(chosen: dict) -> None:
-    import hashlib
-
-    from cxrkeras.runs import CROSSVAL, write_text
-    from cxrkeras.training.crossval import in_process, plan_here, rank_runs, run_sweep, summarise_folds
+    from cxrkeras.runs import CROSSVAL
+    from cxrkeras.training.crossval import in_process, plan_here, run_sweep, save_ranking, summarise_folds
 
     with console.status("loading TensorFlow, reading the records"):
         planned = in_process(plan_here, chosen, RUNS_ROOT)
     runs = list(dict.fromkeys(one.folder.parent for one in planned))
-    digits = hashlib.sha256(" ".join(sorted(run.name for run in runs)).encode()).hexdigest()[:8]
-    path = RUNS_ROOT / f"sweep-{digits}.csv"
     num_done = sum(one.is_done for one in planned)
     console.print(f"{len(planned)} trainings, {num_done} of them done, in {', '.join(str(run) for run in runs)}")
     with _resumable(), _bar() as progress:
@@ -397,13 +393,10 @@ def _sweep(chosen: dict) -> None:
             nonlocal before
             before += one.epochs
             progress.update(whole, completed=before)
-            ranked = rank_runs(planned)
-            write_text(path, ranked.to_csv(index=False))
-            print_ranking(progress.console, ranked)
+            print_ranking(progress.console, save_ranking(planned, RUNS_ROOT)[0])
 
         run_sweep(planned, RUNS_ROOT, tell, finished)
-    ranked = rank_runs(planned)
-    write_text(path, ranked.to_csv(index=False))
+    ranked, path = save_ranking(planned, RUNS_ROOT)
     if len(runs) == 1:
         print_folds(console, summarise_folds(runs[0]), runs[0].name)
     else:

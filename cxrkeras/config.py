@@ -35,7 +35,7 @@ class _Section(pydantic.BaseModel):
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
-PerLabel = Annotated[list[Positive], Field(min_length=len(labels.LABELS), max_length=len(labels.LABELS))]
+_ONE_EACH = Field(min_length=len(labels.LABELS), max_length=len(labels.LABELS))
 
 
 class Data(_Section):
@@ -94,9 +94,12 @@ class Loss(_Section):
     """On logits, for each image and label."""
 
     name: Literal["bce", "weighted_bce", "focal", "hamming", "asymmetric"] = "bce"
-    weights: PerLabel | None = None  # of a positive; without any, negatives to positives of the training folds
+    weights: Annotated[list[Positive], _ONE_EACH] | None = (
+        # weight of a positive; without any, negatives to positives of the training folds
+        None
+    )
     gamma: Annotated[float, Field(ge=0, le=10)] = 2.0  # how much less a sure example counts
-    alpha: Share | Annotated[list[Share], Field(min_length=15, max_length=15)] = 0.25  # of positives; negatives 1 - it
+    alpha: Share | Annotated[list[Share], _ONE_EACH] = 0.25  # of positives; negatives 1 - it
     gamma_positive: Annotated[float, Field(ge=0, le=10)] = 0.0
     gamma_negative: Annotated[float, Field(ge=0, le=10)] = 4.0
     margin: Share = 0.05  # negatives with a probability below it do not count

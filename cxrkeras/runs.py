@@ -1,5 +1,6 @@
 """The names of the files in a data, records and run folder, and how they are written and found."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -47,6 +48,20 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder for this process; InputError with the sentence `refusal` where another one holds it."""
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(refusal) from None
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

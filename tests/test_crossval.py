@@ -9,7 +9,7 @@ import pytest
 
 from cxrkeras.errors import InputError
 from cxrkeras.labels import LABELS
-from cxrkeras.training.crossval import in_process, plan_sweep, rank_runs, run_sweep, summarise_folds
+from cxrkeras.training.crossval import in_process, plan_sweep, run_sweep, save_ranking, summarise_folds
 
 
 @pytest.fixture
@@ -39,7 +39,8 @@ def test_only_what_is_missing_is_trained_and_folds_are_averaged(swept):
     assert finished == planned[:1]
     assert told[0] == ("next", "resnet18, fold 0")
     assert ("epoch", 2) in told
-    ranked = rank_runs(planned)
+    ranked, path = save_ranking(planned, root)
+    pd.testing.assert_frame_equal(pd.read_csv(path), ranked, check_dtype=False)
     assert ranked[["experiment", "folds", "of"]].to_numpy().tolist() == [["resnet18", 5, 5]]
     assert ranked["validation_findings"][0] <= 13  # not the one that four folds have no AUC of
     assert 500 < ranked["peak_memory_mb"][0] < 5000

@@ -1,6 +1,5 @@
 """Converts a data folder into records, once: shards by split and fold, manifest, index, boxes."""
 
-import fcntl
 import hashlib
 import itertools
 import json
@@ -9,7 +8,6 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,12 +31,11 @@ from cxrkeras.records.schema import (
     load_manifest,
     save_manifest,
 )
-from cxrkeras.runs import BOXES, INDEX, MANIFEST, SKIPPED, write_text
+from cxrkeras.runs import BOXES, INDEX, MANIFEST, SKIPPED, locked, write_text
 
 SHARD_IMAGES = 1024
 EXAMPLE_OVERHEAD = 200  # bytes beside the pixels
 JOURNAL = "journal.jsonl"  # the settings and the finished shards of an unfinished conversion
-LOCK = ".lock"
 IN_FLIGHT = 64  # images decoded ahead of the writer
 
 
@@ -98,7 +95,7 @@ def write_records(
             raise InputError(f"cannot read {folder / SKIPPED} ({error}): delete {folder} and make it anew") from None
         return Summary(folder, sum(shard.count for shard in manifest.shards), skipped, is_new=False)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder, f"another process is writing to {folder}: wait for it, or give another NAME="):
         try:
             return _convert(release, table, folder, settings, max_skipped, num_threads or os.cpu_count(), progress)
         except tf.errors.OpError as error:  # of the record writer
@@ -237,17 +234,6 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(f"{folder} needs {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another process is writing to {folder}: wait for it, or give another NAME=") from None
-        yield
-    (folder / LOCK).unlink(missing_ok=True)
 
 
 def _write_tables(release: Release, kept: pd.DataFrame, folder: Path) -> dict[str, str]:

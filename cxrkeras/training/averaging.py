@@ -12,7 +12,6 @@ class Average:
     """
 
     def __init__(self, network: keras.Model, decay: float):
-        self.network = network
         self.updates = keras.Variable(0.0, trainable=False, name="updates")
         self.averages = [keras.Variable(weight, trainable=False, dtype=weight.dtype) for weight in network.weights]
         self.variables = [self.updates, *self.averages]

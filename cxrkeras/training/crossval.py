@@ -1,5 +1,6 @@
 """Many trainings, one after the other, each in a process of its own, and what came out of them side by side."""
 
+import hashlib
 import multiprocessing
 import os
 import threading
@@ -212,3 +213,12 @@ def rank_runs(planned: list[Planned]) -> pd.DataFrame:
         row["peak_memory_mb"] = max(filter(None, memories), default=None)
         rows.append(row)
     return pd.DataFrame(rows).sort_values("validation_auc", ascending=False, ignore_index=True)
+
+
+def save_ranking(planned: list[Planned], root: Path) -> tuple[pd.DataFrame, Path]:
+    """Rank the runs and write `<root>/sweep-<8 hex digits of their names>.csv`; the table and its path."""
+    ranked = rank_runs(planned)
+    names = sorted({one.folder.parent.name for one in planned})
+    path = root / f"sweep-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:8]}.csv"
+    write_text(path, ranked.to_csv(index=False))
+    return ranked, path

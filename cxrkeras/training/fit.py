@@ -1,6 +1,5 @@
 """Trains one fold and fills its run folder."""
 
-import fcntl
 import json
 import time
 import zipfile
@@ -28,11 +27,11 @@ from cxrkeras.runs import (
     CONFIG,
     HISTORY,
     INPUT_CHECK,
-    LOCK,
     METRICS,
     MODEL,
     RUNS_ROOT,
     load_json,
+    locked,
     predictions_file,
     replacing,
     write_json,
@@ -106,9 +105,8 @@ def train_fold(
     keras.utils.set_random_seed(resolved.training.seed)
     index = load_index(records)
     config = describe_run(resolved, name, index, manifest)
-    folder.mkdir(parents=True, exist_ok=True)
     interruption = Interruption()
-    with _lock(folder), interruption.watch(monitor.say), _explain_memory(resolved):
+    with _claim(folder), interruption.watch(monitor.say), _explain_memory(resolved):
         trainer = Trainer(resolved, imagenet_file, config["parts"]["training"])
         write_json(folder / CONFIG, config)
         best_epoch = _Loop(trainer, records, index, config, folder, monitor, interruption).run()
@@ -117,19 +115,16 @@ def train_fold(
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another process is training in {folder}: wait for it, or stop it") from None
-        try:
+def _claim(folder: Path) -> Iterator[None]:
+    """Hold the folder of a fold for this process; if the start fails and nothing is in it, it goes again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder, f"another process is training in {folder}: wait for it, or stop it"):
             yield
-        finally:
-            (folder / LOCK).unlink()
-            with suppress(OSError):  # which says that something is in them; nothing is if the start failed
-                folder.rmdir()
-                folder.parent.rmdir()
+    finally:
+        with suppress(OSError):  # which says that something is in them
+            folder.rmdir()
+            folder.parent.rmdir()
 
 
 @contextmanager

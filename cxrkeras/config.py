@@ -94,10 +94,8 @@ class Loss(_Section):
     """On logits, for each image and label."""
 
     name: Literal["bce", "weighted_bce", "focal", "hamming", "asymmetric"] = "bce"
-    weights: Annotated[list[Positive], _ONE_EACH] | None = (
-        # weight of a positive; without any, negatives to positives of the training folds
-        None
-    )
+    # of a positive; without any, negatives to positives of the training folds
+    weights: Annotated[list[Positive], _ONE_EACH] | None = None
     gamma: Annotated[float, Field(ge=0, le=10)] = 2.0  # how much less a sure example counts
     alpha: Share | Annotated[list[Share], _ONE_EACH] = 0.25  # of positives; negatives 1 - it
     gamma_positive: Annotated[float, Field(ge=0, le=10)] = 0.0

@@ -22,7 +22,7 @@ from benchmarks.table import Tables, time_in_turn
 from cxrkeras.config import Augmentation as Settings
 from cxrkeras.config import Experiment
 from cxrkeras.models.classifier import build_classifier
-from cxrkeras.scoring.predictions import build_predictor
+from cxrkeras.scoring.predictor import build_predictor
 from cxrkeras.training.augment import Augmentation
 from cxrkeras.training.plan import choose_precision
 from cxrkeras.training.trainer import Trainer

@@ -14,7 +14,7 @@ import pandas as pd
 from benchmarks.table import Tables
 from cxrkeras.config import Experiment, load_experiment
 from cxrkeras.data.phantom import write_phantoms
-from cxrkeras.data.release import read_release
+from cxrkeras.data.release import Release, read_release
 from cxrkeras.labels import FINDINGS
 from cxrkeras.runs import predictions_file
 from cxrkeras.training.crossval import in_process
@@ -29,14 +29,10 @@ REGIMES = {
 }
 
 
-def prepare(folder: Path, tell) -> list[str]:
-    """Draw and convert; the rarest findings."""
+def convert(release: Release, folder: Path, tell) -> None:
     from cxrkeras.records.write import write_records
 
-    write_phantoms(folder / "data", num_images=IMAGES, size=SIZE, prevalence="nih")
-    release = read_release(folder / "data")
-    write_records(release, folder / "records", size=SIZE, num_folds=FOLDS)
-    return list(release.table[list(FINDINGS)].sum().nsmallest(RAREST).index)
+    write_records(release, folder, size=SIZE, num_folds=FOLDS)
 
 
 def train(experiment: Experiment, root: Path, tell) -> Path:
@@ -59,7 +55,10 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rarest = in_process(prepare, folder)
+        write_phantoms(folder / "data", num_images=IMAGES, size=SIZE, prevalence="nih")
+        release = read_release(folder / "data")
+        rarest = list(release.table[list(FINDINGS)].sum().nsmallest(RAREST).index)
+        in_process(convert, release, folder / "records")
         results = {regime: [] for regime in REGIMES}
         for seed in range(SEEDS):
             for fold in range(FOLDS):

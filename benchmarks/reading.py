@@ -14,8 +14,8 @@ from cxrkeras.data.images import load_image
 from cxrkeras.data.phantom import sample_findings, write_tables
 from cxrkeras.data.release import Release, read_release
 from cxrkeras.models.classifier import build_classifier
+from cxrkeras.records.manifest import TEST, TRAIN_VAL, load_manifest
 from cxrkeras.records.pipeline import SHUFFLE_BYTES, build_evaluation_batches, build_training_batches
-from cxrkeras.records.schema import TEST, TRAIN_VAL, load_manifest
 from cxrkeras.records.write import write_records
 
 SIZE = 224

@@ -27,9 +27,18 @@ CROSSVAL = "crossval.csv"
 CROSSVAL_EPOCHS = "crossval_epochs.csv"
 BACKUP = "backup"
 INPUT_CHECK = "input_check.npz"
+CALIBRATION = "calibration.json"
+THRESHOLDS = "thresholds.json"
 LOCK = ".lock"
 TENSORBOARD = "tensorboard"
 GRADCAM = "gradcam"
+
+# Folders of pages, and the pages in them
+REPORT = "report"
+MODEL_CARD = "model_card.md"
+COMPARISON = "comparison"
+EXPLORATION = "explore"
+LOCALISATION = "localisation"
 
 
 def predictions_file(part: str) -> str:
@@ -70,6 +79,12 @@ def write_text(path: Path, text: str) -> None:
         draft.write_text(text)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """The same for bytes."""
+    with replacing(path) as draft:
+        draft.write_bytes(content)
+
+
 def write_json(path: Path, content: dict) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
@@ -87,25 +102,40 @@ def load_json(path: Path, keys: tuple[str, ...] = ()) -> dict:
     return content
 
 
-def find_fold(run: str | None) -> Path:
+def find_fold(run: str | None, *, with_network: bool = False) -> Path:
     """The folder of one finished fold: of a run, of a fold given itself, or the newest there is.
 
     `run` is a name under experiments/runs, a path, or either followed by `/fold<k>`. Of a run the first
-    finished fold is taken. Raises InputError if there is none.
+    finished fold is taken; the newest one has a network of its own, if that is wanted, and is no ensemble. Raises
+    InputError if there is none.
     """
     if run is None:
-        done = list(RUNS_ROOT.glob(f"*/fold*/{METRICS}"))
+        done = [path.parent for path in RUNS_ROOT.glob(f"*/fold*/{METRICS}")]
+        if with_network:
+            done = [folder for folder in done if (folder / MODEL).is_file()]
         if not done:
             raise InputError(f"no finished run in {RUNS_ROOT}: train one with `make demo` or `make train MODEL=...`")
-        return max(done, key=lambda path: path.stat().st_mtime).parent
+        return max(done, key=lambda folder: (folder / METRICS).stat().st_mtime)
+    return find_folds(run)[0]
+
+
+def find_folds(run: str) -> list[Path]:
+    """All finished folds of a run, or the one that is named itself; InputError if there is none."""
     for folder in (Path(run), RUNS_ROOT / run):
-        folds = sorted([*folder.glob(METRICS), *folder.glob(f"fold*/{METRICS}")])
+        folds = [path.parent for path in sorted([*folder.glob(METRICS), *folder.glob(f"fold*/{METRICS}")])]
         if folds:
-            return folds[0].parent
+            return folds
         if folder.is_dir():
             raise InputError(f"{folder} has no finished fold; the same `make train` goes on with an unfinished one")
-    known = sorted(path.name for path in RUNS_ROOT.glob("*-*") if path.is_dir())
+    known = sorted({path.parent.name for path in RUNS_ROOT.glob("*/fold*")})
     raise InputError(f"no run {run!r}; there are {', '.join(known) or 'none'} in {RUNS_ROOT}")
+
+
+def find_run(run: str) -> Path:
+    """The folder of a run with finished folds, or of the one finished fold that is named; InputError if it has none."""
+    folders = find_folds(run)
+    is_fold = any((folder / METRICS).is_file() for folder in (Path(run), RUNS_ROOT / run))
+    return folders[0] if is_fold else folders[0].parent
 
 
 def find_records(name: str | None) -> Path:

@@ -16,6 +16,10 @@ from cxrkeras.models.registry import DEFAULT_SIZE, Network
 if TYPE_CHECKING:  # commands that need no tables of scores should not wait for pandas
     import pandas as pd
 
+    from cxrkeras.scoring.calibration import Calibration
+    from cxrkeras.scoring.evaluation import Evaluation
+    from cxrkeras.scoring.thresholds import Thresholds
+
 
 def print_examination(console: Console, found: dict) -> None:
     """Print what the doctor found."""
@@ -117,6 +121,76 @@ def _format_spread(mean: float, deviation: float) -> str:
     if math.isnan(mean):
         return "undefined"
     return f"{mean:.3f}" if math.isnan(deviation) else f"{mean:.3f} \u00b1 {deviation:.3f}"
+
+
+def print_thresholds(console: Console, calibration: Calibration, thresholds: Thresholds) -> None:
+    """Print the threshold of each label."""
+    origin = thresholds.fitted_on
+    table = Table(
+        title=f"thresholds by {thresholds.rule} on calibrated probabilities ({calibration.method}), fitted on "
+        f"{origin['images']:,} {origin['part']} images of {origin['patients']:,} patients",
+        title_justify="left",
+    )
+    for column in ("label", "threshold", "remarks"):
+        table.add_column(column, justify="right" if column == "threshold" else "left")
+    for label, value in thresholds.values.items():
+        remarks = "; ".join(filter(None, (thresholds.notes[label], calibration.curves[label].note)))
+        table.add_row(label, "none" if value is None else f"{value:.3f}", remarks)
+    console.print(table)
+
+
+def print_comparison(console: Console, runs: list) -> None:
+    """Print the mean AUC of runs in the order of their rank, as `write_comparison` gives them."""
+    from cxrkeras.reports.compare import average_findings
+
+    table = Table(title=f"mean AUC of the findings, split {runs[0].split}, ranked on validation", title_justify="left")
+    parts = {part: average_findings(runs, part) for part in ("validation", "test")}
+    table.add_column("run")
+    table.add_column("folds", justify="right")
+    for part, (_, count) in parts.items():
+        table.add_column(f"{part}\n{count} of {len(labels.FINDINGS)}", justify="right")
+    for number, run in enumerate(runs):
+        spreads = [
+            _format_spread(means[number].mean(), means[number].std(ddof=1) if len(means[number]) > 1 else math.nan)
+            for means, _ in parts.values()
+        ]
+        table.add_row(run.name, str(len(run.folders)), *spreads)
+    console.print(table)
+
+
+def print_localisation(console: Console, scores: pd.DataFrame) -> None:
+    """Print what each method reaches over all findings; `scores` is that of `localise`."""
+    table = Table(title="heat maps against boxes, all findings together (95 % interval)", title_justify="left")
+    for column in ("method", "boxed findings", "pointing game", "mean IoU", "IoBB \u2265 0.1", "seconds each"):
+        table.add_column(column, justify="right" if table.columns else "left")
+    for _, row in scores.groupby("method", sort=False).first().iterrows():
+        cells = [
+            f"{row[name]:.2f} ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
+            for name in ("pointing", "iou", "iobb>=0.1")
+        ]
+        seconds = "" if math.isnan(row["seconds"]) else f"{row['seconds']:.3f}"
+        table.add_row(str(row.name), f"{row['cases']:,}", *cells, seconds)
+    console.print(table)
+
+
+def print_evaluation(console: Console, evaluation: Evaluation) -> None:
+    """Print AUC and average precision of each label with their intervals."""
+    predictions = evaluation.predictions
+    title = f"{len(predictions.truth):,} images of {predictions.num_patients:,} patients, 95 % intervals"
+    table = Table(title=title, title_justify="left")
+    for column in ("label", "AUC", "average precision", "positives", "remarks"):
+        table.add_column(column, justify="left" if column in ("label", "remarks") else "right")
+    for label, row in evaluation.scores.iterrows():
+        cells = [
+            "undefined"
+            if math.isnan(row[name])
+            else f"{row[name]:.3f}"
+            + ("" if math.isnan(row[f"{name}_low"]) else f" ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})")
+            for name in ("auc", "average_precision")
+        ]
+        positives = "" if math.isnan(row["positives"]) else f"{row['positives']:,.0f}"
+        table.add_row(str(label), *cells, positives, row["note"])
+    console.print(table)
 
 
 def print_networks(console: Console, networks: Mapping[str, Network]) -> None:

@@ -15,7 +15,7 @@ from cxrkeras.config import load_experiment
 from cxrkeras.errors import InputError
 from cxrkeras.labels import FINDINGS, LABELS
 from cxrkeras.models.registry import NETWORKS
-from cxrkeras.records.schema import load_index, load_manifest
+from cxrkeras.records.manifest import load_index, load_manifest
 from cxrkeras.runs import find_fold, find_records
 from cxrkeras.scoring.scores import mean_auc, score_labels
 from cxrkeras.training.backup import Progress, load_backup, save_backup

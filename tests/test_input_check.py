@@ -2,8 +2,8 @@ import keras
 import numpy as np
 
 from cxrkeras.models.classifier import build_classifier
+from cxrkeras.records.manifest import TRAIN_VAL
 from cxrkeras.records.pipeline import build_evaluation_batches
-from cxrkeras.records.schema import TRAIN_VAL
 from cxrkeras.training.input_check import STATISTICS, describe_images, fit_input_check
 
 

@@ -22,6 +22,7 @@ ROOMS = [
     "scoring",
     "explain",
     "training",
+    "reports",
     "tables",
     "cli",
 ]

@@ -10,7 +10,7 @@ from cxrkeras.data.phantom import write_phantoms
 from cxrkeras.data.release import read_release
 from cxrkeras.labels import LABELS
 from cxrkeras.records.write import write_records
-from cxrkeras.scoring.predictions import predict_batches
+from cxrkeras.scoring.predictor import predict_batches
 from cxrkeras.scoring.scores import mean_auc, score_labels
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ def test_true_labels_are_learned_and_hold_for_other_phantoms(phantoms, tmp_path)
     import keras
 
     from cxrkeras.records.pipeline import build_evaluation_batches
-    from cxrkeras.scoring.predictions import build_predictor
+    from cxrkeras.scoring.predictor import build_predictor
 
     result = train(phantoms, tmp_path, epochs=6)
     learned = result.metrics["test"]["mean_auc"]

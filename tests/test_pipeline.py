@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cxrkeras.errors import InputError
+from cxrkeras.records.manifest import TEST, TRAIN_VAL, load_index
 from cxrkeras.records.pipeline import build_evaluation_batches, build_training_batches
-from cxrkeras.records.schema import TEST, TRAIN_VAL, load_index
 
 
 def epoch_of(records, **settings):

@@ -2,7 +2,7 @@ import numpy as np
 from networks import draw_images, draw_weights
 
 from cxrkeras.models.classifier import build_classifier
-from cxrkeras.scoring.predictions import build_live_predictor, build_predictor
+from cxrkeras.scoring.predictor import build_live_predictor, build_predictor
 
 
 def test_predictors_compute_what_the_network_does_and_only_the_live_one_follows_its_weights():

@@ -20,7 +20,8 @@ from cxrkeras.data.release import read_release
 from cxrkeras.errors import InputError
 from cxrkeras.labels import LABELS
 from cxrkeras.records import write as write_module
-from cxrkeras.records.schema import encode_example, load_index, load_manifest, parse_examples
+from cxrkeras.records.manifest import load_index, load_manifest
+from cxrkeras.records.schema import encode_example, parse_examples
 from cxrkeras.records.write import write_records
 
 

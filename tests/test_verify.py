@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from cxrkeras.errors import InputError
-from cxrkeras.records.schema import encode_example, load_manifest, parse_examples, save_manifest
+from cxrkeras.records.manifest import load_manifest, save_manifest
+from cxrkeras.records.schema import encode_example, parse_examples
 from cxrkeras.records.verify import verify_records
 
 

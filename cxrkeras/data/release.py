@@ -128,16 +128,41 @@ def _read_csv(path: Path, **options) -> pd.DataFrame:
     return table
 
 
-def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
+def read_labels(path: Path) -> tuple[pd.DataFrame, set[str], list[str]]:
+    """The rows of a label file alone, whether or not their images are on disk.
+
+    The NIH release's, or a CSV with the columns image, patient and labels. Columns as in `Release.table`, without split
+    and path; then the ids of images whose rows cannot be used, and notes that say why. Raises InputError for a file
+    that is neither.
+    """
+    header, notes, errors = _header(path), [], []
+    if not path.is_file():
+        raise InputError(
+            f"no label file {path}: give the release's {LABEL_FILES[0]} or a CSV of image, patient and labels"
+        )
+    if {"image", "patient"} <= set(header):
+        table, given = _read_own_labels(path, notes, errors)
+        ids = given["image"]
+    elif "Image Index" in header:
+        table, given = _read_nih_labels(path, errors)
+        ids = given["Image Index"]
+    else:
+        raise InputError(
+            f"{path} is neither the release's label file (with Image Index and Finding Labels) nor a CSV with image, "
+            f"patient and labels; it has {', '.join(header[:8]) or 'nothing'}"
+        )
+    return table, set(ids.str.strip()) - set(table["image_id"]), [*notes, *errors]
+
+
+def _read_nih_labels(path: Path, errors: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows that can be used, and all as they stand in the file."""
     # Two of the header's names contain a comma and the older file ends its lines with one, so that only the first
     # seven columns are where the header says.
-    entry = _read_csv(folder / label_file, index_col=False, usecols=range(7))
+    entry = _read_csv(path, index_col=False, usecols=range(7))
     entry.columns = ["Patient Sex" if name == "Patient Gender" else name for name in entry.columns]
     wanted = ["Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Sex", "View Position"]
     if missing := [name for name in wanted if name not in entry.columns]:
-        raise InputError(
-            f"{folder / label_file} lacks the columns {', '.join(missing)}; it has {', '.join(entry.columns)}"
-        )
+        raise InputError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(entry.columns)}")
     table = pd.DataFrame(
         {
             "image_id": entry["Image Index"].str.strip(),
@@ -147,9 +172,14 @@ def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
             "view": entry["View Position"].where(entry["View Position"].isin(["PA", "AP"]), ""),
         }
     )
+    table = table.join(_hot_table(entry["Finding Labels"], path, errors), how="inner")
+    table = _check_ids(table, path, errors)
+    return table, entry
+
+
+def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
     notes, errors = [], []
-    table = table.join(_hot_table(entry["Finding Labels"], folder / label_file, errors), how="inner")
-    table = _check_ids(table, folder / label_file, errors)
+    table, given = _read_nih_labels(folder / label_file, errors)
     listed = _count_listed(table)
     roots = [folder / "images", *sorted(folder.glob("images_*/images")), *sorted(folder.glob("images_*"))]
     paths = _list_images(roots)
@@ -174,7 +204,7 @@ def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
         train_val, test = (set(names) for names in ids.values())
         if both := train_val & test:
             errors.append(f"{len(both)} images are in both {TRAIN_VAL_LIST} and {TEST_LIST} (first: {min(both)})")
-        if without_row := len((train_val | test) - set(entry["Image Index"])):
+        if without_row := len((train_val | test) - set(given["Image Index"])):
             notes.append(f"{without_row:,} images of the split lists have no row in {label_file}")
         table["split"] = np.select(
             [table["image_id"].isin(train_val), table["image_id"].isin(test)], ["train_val", "test"], ""
@@ -206,9 +236,9 @@ def _read_nih(folder: Path, label_file: str, split_seed: int) -> Release:
     )
 
 
-def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
+def _read_own_labels(path: Path, notes: list[str], errors: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows that can be used, and all as they stand in the file."""
     entry = _read_csv(path)
-    notes, errors = [], []
     if "labels" in entry.columns:
         hot = _hot_table(entry["labels"], path, errors)
     else:
@@ -243,8 +273,15 @@ def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
             "view": entry.get("view", blank),
         }
     )
-    table["split"] = entry["split"] if "split" in entry.columns else ""
+    if "split" in entry.columns:
+        table["split"] = entry["split"]
     table = _check_ids(table.join(hot, how="inner"), path, errors)
+    return table, entry
+
+
+def _read_own(folder: Path, path: Path, split_seed: int) -> Release:
+    notes, errors = [], []
+    table, entry = _read_own_labels(path, notes, errors)
     listed = _count_listed(table)
     by_name = _list_images([folder, *sorted(child for child in folder.rglob("*") if child.is_dir())])
     table["path"] = [

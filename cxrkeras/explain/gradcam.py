@@ -1,8 +1,15 @@
 """Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) on TensorFlow's GradientTape."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import keras
 import numpy as np
 import tensorflow as tf
+
+from cxrkeras import labels
+from cxrkeras.errors import InputError
+from cxrkeras.models.classifier import FEATURES
 
 
 def build_gradcam(network: keras.Model, layer: str):
@@ -31,5 +38,24 @@ def build_gradcam(network: keras.Model, layer: str):
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits, maps = explain(tf.cast(images, tf.float32))
         return logits.numpy(), maps.numpy()
+
+    return run
+
+
+def load_network(path: Path) -> keras.Model:
+    """Load a saved network; InputError for a file that is none."""
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a network: {error}") from error
+
+
+def build_explainer(network: keras.Model) -> Callable[[np.ndarray], tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """A function of one grey image, uint8 (S, S), that gives its logits (15,) and the raw map (h, w) of each label."""
+    explain = build_gradcam(network, FEATURES)
+
+    def run(image: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        logits, maps = explain(image[None, ..., None])
+        return logits[0], dict(zip(labels.LABELS, maps[0], strict=True))
 
     return run

@@ -7,16 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
-import numpy as np
-
 from cxrkeras import labels
 from cxrkeras.data.images import decode_image, resize_image
 from cxrkeras.errors import InputError
-from cxrkeras.explain.gradcam import build_gradcam
+from cxrkeras.explain.gradcam import build_explainer, load_network
 from cxrkeras.explain.overlay import plot_gradcam
 from cxrkeras.models.classifier import FEATURES
 from cxrkeras.runs import CONFIG, GRADCAM, MODEL, PHANTOM_FILE
+from cxrkeras.scoring.operating import load_or_fit
 
 NUM_TOP = 4
 ALL = "all"
@@ -24,7 +22,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Sheet:
-    """A saved sheet: the probability (sigmoid of the logit) of each label, and what the reader must be told."""
+    """A saved sheet: the calibrated probability of each label, and what the reader must be told."""
 
     path: Path
     probs: dict[str, float]
@@ -48,27 +46,28 @@ def check_label(label: str | None) -> str | None:
 def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
     """Load the network of a run's fold once, for any number of sheets.
 
-    Returns a function of an image file (PNG or JPEG of any size) and a label: None draws the four labels with the
-    highest logits among those the network has seen examples of, `all` draws all 15. Sheets are saved in the fold's
-    folder under the file's name and eight digits of its content. Raises InputError if the run has no network of its
-    own or the file is no image.
+    Returns a function of an image file (PNG or JPEG of any size) and a label: None draws the four most probable labels
+    among those the network has seen examples of, `all` draws all 15. Sheets are saved in the fold's folder under the
+    file's name and eight digits of its content. Raises InputError if the run has no network of its own or the file is
+    no image.
     """
     if not (folder / MODEL).is_file():
         raise InputError(f"{folder} has no {MODEL} to explain")
     try:
         config = json.loads((folder / CONFIG).read_text())
         trained_on = config["parts"]["training"]
-        network = keras.models.load_model(folder / MODEL, compile=False)
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{folder} cannot be read as a run: {error}") from error
-    explain = build_gradcam(network, FEATURES)
+    network = load_network(folder / MODEL)
+    explain = build_explainer(network)
+    calibration, _ = load_or_fit(folder)
     size, cells = network.input_shape[1], network.get_layer(FEATURES).output.shape[1]
     unseen = [label for label, count in trained_on["positives"].items() if not count]
     data = "synthetic phantoms" if config["is_synthetic"] else f"split {config['split_name']}"
     notice = (
         f"Grad-CAM of {folder.parent.name}/{folder.name}, trained on {trained_on['images']:,} images of "
         f"{trained_on['patients']:,} patients ({data}). The network sees {size} x {size} pixels, a map has "
-        f"{cells} x {cells} cells. Numbers are uncalibrated probabilities. "
+        f"{cells} x {cells} cells. Numbers are probabilities, calibrated on validation. "
         "Research software, no medical device: a heat map shows what moved the network, not what is there."
     )
 
@@ -82,9 +81,8 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         image = resize_image(grey, size)
-        logits, maps = (part[0] for part in explain(image[None, ..., None]))
-        probs = dict(zip(labels.LABELS, (1 / (1 + np.exp(-logits.astype(np.float64)))).tolist(), strict=True))
-        maps = dict(zip(labels.LABELS, maps, strict=True))
+        logits, maps = explain(image)
+        probs = dict(zip(labels.LABELS, calibration.apply(logits[None])[0].tolist(), strict=True))
         ranked = sorted(labels.LABELS, key=probs.get, reverse=True)
         seen = [name for name in ranked if name not in unseen]
         chosen = ranked if label == ALL else seen[:NUM_TOP] if label is None else [label]

@@ -1,13 +1,14 @@
 """Records to batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from cxrkeras.errors import InputError
-from cxrkeras.records.schema import NO_FOLD, TRAIN_VAL, Shard, load_manifest, parse_examples
+from cxrkeras.records.manifest import NO_FOLD, TRAIN_VAL, Shard, load_index, load_manifest
+from cxrkeras.records.schema import parse_examples
 
 SHUFFLE_BYTES = 128 * 2**20
 READ_AHEAD = 16  # shards read side by side in training
@@ -72,6 +73,23 @@ def build_evaluation_batches(folder: Path, split: str, *, batch_size: int, fold:
     size = load_manifest(folder).size
     files, counts = _find_shards(folder, lambda shard: shard.split == split and shard.fold == fold)
     return _batch(tf.data.TFRecordDataset(files), sum(counts), batch_size, lambda batch: parse_examples(batch, size))
+
+
+def read_images(folder: Path, image_ids: Iterable[str]) -> dict[str, np.ndarray]:
+    """Some images by their ids, uint8 (S, S); InputError that names one that is not in the records."""
+    size, index, wanted = load_manifest(folder).size, load_index(folder), set(image_ids)
+    if unknown := wanted - set(index["image_id"]):
+        raise InputError(f"{folder} has no image {min(unknown)}")
+    images, first = {}, 0
+    for file, count in zip(*_find_shards(folder, lambda shard: True), strict=True):
+        if wanted & set(index["image_id"].iloc[first : first + count]):
+            for example in tf.data.TFRecordDataset(file).batch(BLOCK):
+                pixels, _, names, _ = parse_examples(example, size)
+                for name, image in zip(names.numpy(), pixels.numpy(), strict=True):
+                    if name.decode() in wanted:
+                        images[name.decode()] = image[..., 0]
+        first += count
+    return images
 
 
 def _find_shards(folder: Path, is_wanted: Callable[[Shard], bool]) -> tuple[list[str], list[int]]:

@@ -12,7 +12,8 @@ from cxrkeras import labels
 from cxrkeras.data.folds import check_patients
 from cxrkeras.data.release import Release
 from cxrkeras.errors import InputError
-from cxrkeras.records.schema import Manifest, Shard, load_index, load_manifest, parse_examples
+from cxrkeras.records.manifest import Manifest, Shard, load_index, load_manifest
+from cxrkeras.records.schema import parse_examples
 from cxrkeras.runs import BOXES, INDEX, SKIPPED
 
 BATCH = 64

@@ -20,17 +20,17 @@ from cxrkeras.data.folds import assign_folds, check_patients
 from cxrkeras.data.images import load_image
 from cxrkeras.data.release import DETAILS, Release
 from cxrkeras.errors import InputError
-from cxrkeras.records.schema import (
+from cxrkeras.records.manifest import (
     NO_FOLD,
     SCHEMA_VERSION,
     TEST,
     TRAIN_VAL,
     Manifest,
     Shard,
-    encode_example,
     load_manifest,
     save_manifest,
 )
+from cxrkeras.records.schema import encode_example
 from cxrkeras.runs import BOXES, INDEX, MANIFEST, SKIPPED, locked, write_text
 
 SHARD_IMAGES = 1024

@@ -1,78 +1,77 @@
 """Logits of a network for the images of records, and the file they are kept in."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from cxrkeras import labels
-from cxrkeras.models.fused import fuse_norms
+from cxrkeras.errors import InputError
 from cxrkeras.runs import write_text
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Ids (N,), truth 0 or 1 and logits, float32 (N, 15), of the images of one part."""
+    """Ids (N,), truth 0 or 1 and logits (N, L) of the images of one part, for the labels `names`."""
 
     image_ids: np.ndarray
     patient_ids: np.ndarray
     truth: np.ndarray
     logits: np.ndarray
+    names: tuple[str, ...] = labels.LABELS
 
     @property
     def num_patients(self) -> int:
         return len(np.unique(self.patient_ids))
 
+    @property
+    def has_patients(self) -> bool:
+        """Whether every image has a patient, without which there are no honest intervals."""
+        return bool((self.patient_ids != "").all())
 
-def build_predictor(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Compile a network, as it is now, for inference on batches of any number of images, uint8 (N, S, S, 1).
-
-    Its weights become constants of the graph, which saves a tenth to a quarter of the time on a CPU.
-    """
-    network = fuse_norms(network)
-    trainable = [variable.numpy() for variable in network.trainable_variables]
-    others = [variable.numpy() for variable in network.non_trainable_variables]
-
-    def forward(images):
-        constants = [[tf.constant(array) for array in arrays] for arrays in (trainable, others)]
-        return network.stateless_call(*constants, tf.cast(images, tf.float32), training=False)[0]
-
-    return tf.function(forward, input_signature=_signature(network))
-
-
-def build_live_predictor(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The same of a network in training: each call computes with the weights it has then."""
-    return tf.function(
-        lambda images: network(tf.cast(images, tf.float32), training=False), input_signature=_signature(network)
-    )
-
-
-def _signature(network: keras.Model) -> list[tf.TensorSpec]:
-    return [tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8)]
-
-
-def predict_batches(
-    predictor: Callable, batches: tf.data.Dataset, progress: Callable[[int], None] = lambda count: None
-) -> Predictions:
-    """Run evaluation batches of records through a predictor; `progress` is called with 1 after each."""
-    image_ids, patient_ids, truth, logits = [], [], [], []
-    for images, hot, of_image, of_patient in batches:
-        logits.append(predictor(images).numpy())
-        truth.append(hot.numpy())
-        image_ids += [name.decode() for name in of_image.numpy()]
-        patient_ids += [name.decode() for name in of_patient.numpy()]
-        progress(1)
-    return Predictions(np.array(image_ids), np.array(patient_ids), np.concatenate(truth), np.concatenate(logits))
+    def take(self, rows: np.ndarray) -> "Predictions":
+        """Those of some images, by a mask or by their numbers."""
+        arrays = (self.image_ids, self.patient_ids, self.truth, self.logits)
+        return Predictions(*(array[rows] for array in arrays), self.names)
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:
     """Write image_id, patient_id, then for each label its truth and `logit_<Label>`."""
     columns = {"image_id": predictions.image_ids, "patient_id": predictions.patient_ids}
-    for column, label in enumerate(labels.LABELS):
+    for column, label in enumerate(predictions.names):
         columns[label] = predictions.truth[:, column].astype(int)
         columns[f"logit_{label}"] = predictions.logits[:, column]
     write_text(path, pd.DataFrame(columns).to_csv(index=False, float_format="%.7g"))
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Read a predictions file of a run; InputError for one that is missing, empty, damaged or names an image twice."""
+    anew = "delete the fold's metrics.json, and the same `make train` scores it anew"
+    if not path.is_file():
+        raise InputError(f"{path} is gone: {anew}")
+    try:
+        table = pd.read_csv(
+            path, dtype={"image_id": str, "patient_id": str}, keep_default_na=False, na_values=["nan", ""]
+        )
+    except ValueError as error:
+        raise InputError(f"{path} cannot be read ({error}): {anew}") from None
+    wanted = ["image_id", "patient_id", *labels.LABELS, *(f"logit_{label}" for label in labels.LABELS)]
+    if missing := [name for name in wanted if name not in table.columns]:
+        raise InputError(
+            f"{path} lacks the columns {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}: {anew}"
+        )
+    if not len(table):
+        raise InputError(f"{path} has no images: {anew}")
+    if table["image_id"].duplicated().any():
+        raise InputError(f"{path} has {table['image_id'][table['image_id'].duplicated()].iloc[0]} twice: {anew}")
+    truth = table[list(labels.LABELS)]
+    if not truth.isin([0, 1]).all(axis=None):
+        raise InputError(f"{path} has labels that are neither 0 nor 1: {anew}")
+    logits = table[[f"logit_{label}" for label in labels.LABELS]].apply(pd.to_numeric, errors="coerce")
+    return Predictions(
+        table["image_id"].to_numpy(),
+        table["patient_id"].fillna("").to_numpy(),
+        truth.to_numpy(float),
+        logits.to_numpy(float),
+    )

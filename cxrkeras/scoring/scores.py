@@ -1,24 +1,28 @@
 """Scores of multi-label predictions, label by label."""
 
+import json
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrkeras import labels
+from cxrkeras.scoring.predictions import Predictions
 
 
-def score_labels(truth: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
+def score_labels(truth: np.ndarray, logits: np.ndarray, names: tuple[str, ...] = labels.LABELS) -> pd.DataFrame:
     """Score each label by itself.
 
-    truth: 0 or 1, (N, 15); logits: float (N, 15), only their order counts. Returns a row a label, in label order:
-    auc (area under the ROC curve, exact with ties), average_precision, positives, images, note. A score that is
-    not defined is NaN and the note says why.
+    truth: 0 or 1, (N, L); logits: float (N, L), only their order counts. Returns a row a label, in the order of
+    `names`: auc (area under the ROC curve, exact with ties), average_precision, positives, images, prevalence, note. A
+    score that is not defined is NaN and the note says why.
     """
     rows = []
-    for column, label in enumerate(labels.LABELS):
+    for column, label in enumerate(names):
         y, z = truth[:, column], logits[:, column]
         positives = int(y.sum())
         row = {"label": label, "auc": np.nan, "average_precision": np.nan, "positives": positives, "images": len(y)}
+        row["prevalence"] = positives / len(y) if len(y) else np.nan
         if positives == 0 or positives == len(y):
             row["note"] = "no positives" if positives == 0 else "no negatives"
         elif not np.isfinite(z).all():
@@ -42,5 +46,19 @@ def format_mean(scores: pd.DataFrame) -> str:
 
 
 def hamming_loss(truth: np.ndarray, probs: np.ndarray, threshold: float | np.ndarray) -> float:
-    """Share of labels that are wrong where probabilities (N, L) over `threshold`, one or one a label, mean yes."""
-    return float(np.mean((probs > threshold) != (truth > 0)))
+    """Share of labels that are wrong where probabilities (N, L) from `threshold` on, one or one a label, mean yes."""
+    return float(np.mean((probs >= threshold) != (truth > 0)))
+
+
+def describe_scores(predictions: Predictions) -> dict:
+    """Scores of one part as plain JSON values; undefined ones are null with a note."""
+    scores = score_labels(predictions.truth, predictions.logits)
+    mean, count = mean_auc(scores)
+    rows = json.loads(scores.reset_index().to_json(orient="records", double_precision=15))
+    return {
+        "images": len(predictions.image_ids),
+        "patients": predictions.num_patients,
+        "mean_auc": mean if count else None,
+        "mean_auc_findings": count,
+        "labels": rows,
+    }

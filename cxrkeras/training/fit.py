@@ -1,6 +1,5 @@
 """Trains one fold and fills its run folder."""
 
-import json
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,8 +18,8 @@ from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_gradcam
 from cxrkeras.models.classifier import FEATURES
 from cxrkeras.models.sources import fetch_imagenet
+from cxrkeras.records.manifest import TEST, TRAIN_VAL, Manifest, load_index
 from cxrkeras.records.pipeline import build_evaluation_batches, build_training_batches
-from cxrkeras.records.schema import TEST, TRAIN_VAL, Manifest, load_index
 from cxrkeras.records.verify import verify_records
 from cxrkeras.runs import (
     BACKUP,
@@ -37,14 +36,10 @@ from cxrkeras.runs import (
     write_json,
     write_text,
 )
-from cxrkeras.scoring.predictions import (
-    Predictions,
-    build_live_predictor,
-    build_predictor,
-    predict_batches,
-    save_predictions,
-)
-from cxrkeras.scoring.scores import format_mean, mean_auc, score_labels
+from cxrkeras.scoring.operating import describe_part, fit_operating_points, save_operating_points
+from cxrkeras.scoring.predictions import Predictions, save_predictions
+from cxrkeras.scoring.predictor import build_live_predictor, build_predictor, predict_batches
+from cxrkeras.scoring.scores import describe_scores, format_mean, mean_auc, score_labels
 from cxrkeras.training.backup import Progress, load_backup, read_progress, save_backup
 from cxrkeras.training.board import GRID, Board
 from cxrkeras.training.input_check import fit_input_check
@@ -382,6 +377,9 @@ def _finish(
         predictions = _predict(predictor, records, split, held_out, batch_size, monitor)
         save_predictions(folder / predictions_file(part), predictions)
         metrics[part] = describe_scores(predictions)
+        if part == "validation":
+            fitted_on = describe_part(predictions, metrics, part)
+            save_operating_points(folder, *fit_operating_points(predictions, fitted_on))
     folds = [other for other in range(manifest.num_folds) if other != fold]
     batches = [build_evaluation_batches(records, TRAIN_VAL, fold=other, batch_size=batch_size) for other in folds]
     monitor.start("fitting the input check on the training folds", sum(map(len, batches)))
@@ -408,17 +406,3 @@ def _predict(predictor, records: Path, split: str, fold: int, batch_size: int, m
     batches = build_evaluation_batches(records, split, fold=fold, batch_size=batch_size)
     monitor.start(f"scoring {'test' if split == TEST else 'validation'}", len(batches))
     return predict_batches(predictor, batches, monitor.advance)
-
-
-def describe_scores(predictions: Predictions) -> dict:
-    """Scores of one part as plain JSON values; undefined ones are null with a note."""
-    scores = score_labels(predictions.truth, predictions.logits)
-    mean, count = mean_auc(scores)
-    rows = json.loads(scores.reset_index().to_json(orient="records", double_precision=15))
-    return {
-        "images": len(predictions.image_ids),
-        "patients": predictions.num_patients,
-        "mean_auc": mean if count else None,
-        "mean_auc_findings": count,
-        "labels": rows,
-    }

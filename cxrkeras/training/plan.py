@@ -12,7 +12,7 @@ from cxrkeras import labels
 from cxrkeras.config import Experiment, dump_experiment
 from cxrkeras.errors import InputError
 from cxrkeras.models.registry import find_network
-from cxrkeras.records.schema import TEST, TRAIN_VAL, Manifest, load_manifest
+from cxrkeras.records.manifest import TEST, TRAIN_VAL, Manifest, load_manifest
 from cxrkeras.runs import CONFIG, find_records, load_json
 
 TENSOR_CORES_WITH_BFLOAT16 = (8, 0)  # compute capability

@@ -1,0 +1,177 @@
+"""Commands that say and show what a network does."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from cxrkeras.cli.shell import Records, Run, Seed, app, console, load_tensorflow, show_count, show_phases
+from cxrkeras.errors import InputError
+from cxrkeras.runs import RUNS_ROOT, find_fold, find_folds, find_records, find_run
+from cxrkeras.tables import print_comparison, print_evaluation, print_localisation, print_scores, print_thresholds
+
+
+@app.command()
+def gradcam(
+    images: Annotated[Optional[list[Path]], typer.Argument(help="PNG or JPEG files of any size.")] = None,
+    run: Run = None,
+    label: Annotated[Optional[str], typer.Option(help="One of the 15 labels, or all; by default the top four.")] = None,
+) -> None:
+    """Show where the network looked: heat maps over an X-ray, saved as PNG in the run folder."""
+    if not images:
+        raise InputError("which image? Give IMG=<a PNG or JPEG file>")
+    folder = find_fold(run, with_network=True)
+    load_tensorflow()
+    from cxrkeras.explain.sheet import build_sheets, check_label
+
+    check_label(label)
+    console.print(f"explaining with {folder}")
+    draw = build_sheets(folder)
+    skipped = []
+    for path in images:
+        try:
+            sheet = draw(path, label)
+        except InputError as error:
+            skipped.append(str(error))
+            continue
+        console.print(f"{path}: {', '.join(f'{name} {sheet.probs[name]:.2f}' for name in sheet.shown)}")
+        for warning in sheet.warnings:
+            console.print(f"  {warning}")
+        console.print(f"  saved {sheet.path}")
+    if len(skipped) == len(images):
+        raise InputError("; ".join(skipped))
+    for reason in skipped:
+        console.print(f"skipped {reason}")
+
+
+@app.command()
+def calibrate(
+    run: Run = None,
+    method: Annotated[str, typer.Option(help="platt, temperature or isotonic, label by label.")] = "platt",
+    sensitivity: Annotated[
+        Optional[float],
+        typer.Option(help="Keep this share of positives, as 0.9; by default Youden's J chooses the threshold."),
+    ] = None,
+) -> None:
+    """Fit probabilities and thresholds anew, on validation alone. Training does it with the defaults.
+
+    Saved as `calibration.json` and `thresholds.json` in the folder of the fold; reports and heat maps use them.
+    """
+    from cxrkeras.scoring.operating import refit
+
+    folder = find_fold(run)
+    calibration, thresholds = refit(folder, method=method, sensitivity=sensitivity)
+    print_thresholds(console, calibration, thresholds)
+    console.print(f"saved in {folder}")
+
+
+@app.command()
+def report(run: Run = None) -> None:
+    """Write a page about one fold: scores with intervals, curves, decisions, calibration, groups, mistakes.
+
+    The page, `report.html`, opens without a network; beside it are its figures as PNG, all scores as CSV, and a model
+    card. Intervals are of 1,000 bootstrap replicates over patients.
+    """
+    folder = find_fold(run)
+    load_tensorflow()
+    from cxrkeras.reports.report import write_report
+
+    console.print(f"reporting on {folder}")
+    with show_phases() as progress:
+        path, notes = write_report(folder, progress=progress)
+    for note in notes:
+        console.print(f"note: {note}")
+    console.print(f"report: {path}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[Optional[list[str]], typer.Argument(help="Runs, or single folds of runs.")] = None,
+    with_published: Annotated[
+        bool, typer.Option("--with-published", help="Show the original's eleven columns beside, marked as published.")
+    ] = False,
+) -> None:
+    """Compare runs: AUCs over folds, ranked on validation; AUC by epoch; paired tests on the same test images."""
+    if not runs:
+        raise InputError('which runs? Give RUNS="a b c", folders under experiments/runs')
+    from cxrkeras.reports.compare import write_comparison
+
+    folders = [find_run(run) for run in runs]
+    with show_phases() as progress:
+        path, ranked = write_comparison(folders, RUNS_ROOT, with_published=with_published, progress=progress)
+    print_comparison(console, ranked)
+    console.print(f"comparison: {path}")
+
+
+@app.command()
+def ensemble(
+    runs: Annotated[Optional[list[str]], typer.Argument(help="Runs, with all their folds, or single folds.")] = None,
+    average: Annotated[str, typer.Option(help="What is averaged: logits or probabilities.")] = "logits",
+) -> None:
+    """Average folds or runs into an ensemble, a run like any other: own scores, thresholds and report."""
+    if not runs:
+        raise InputError('which runs? Give RUNS="a b", folders under experiments/runs')
+    from cxrkeras.scoring.ensemble import build_ensemble
+
+    folders = [folder for run in runs for folder in find_folds(run)]
+    with show_count("averaging") as progress:
+        folder, metrics = build_ensemble(folders, average=average, progress=progress)
+    print_scores(console, metrics)
+    console.print(f"members: {', '.join(f'{folder.parent.name}/{folder.name}' for folder in folders)}")
+    console.print(f"run folder: {folder}; next: make report RUN={folder}")
+
+
+@app.command()
+def explore(records: Records = None) -> None:
+    """Write a page about the labels and the people of records: frequencies, company, ages, parts."""
+    from cxrkeras.reports.explore import write_exploration
+
+    folder = find_records(records)
+    with console.status("drawing"):
+        path = write_exploration(folder)
+    console.print(f"exploration: {path}")
+
+
+@app.command()
+def localise(
+    run: Run = None,
+    sample: Annotated[int, typer.Option(help="Boxed findings for Score-CAM, which is slow; 0 leaves it out.")] = 20,
+    channels: Annotated[int, typer.Option(help="Channels of the features for Score-CAM, at the most.")] = 64,
+    seed: Seed = 0,
+) -> None:
+    """Score heat maps against the true boxes of the test part, beside boxes that know nothing."""
+    folder = find_fold(run, with_network=True)
+    load_tensorflow()
+    from cxrkeras.reports.localise import localise as score_maps
+
+    console.print(f"localising with {folder}")
+    with show_phases() as progress:
+        path, scores = score_maps(folder, sample=sample, channels=channels, seed=seed, progress=progress)
+    print_localisation(console, scores)
+    console.print(f"localisation: {path}")
+
+
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Argument(help="A CSV with an image column and a column a label.")],
+    labels: Annotated[
+        Path, typer.Option(help="The label file of the release, or a CSV of image, patient and labels.")
+    ] = Path("data/nih/Data_Entry_2017_v2020.csv"),
+    validation: Annotated[
+        Optional[Path], typer.Option(help="Predictions of validation images, for calibration and thresholds.")
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder of the page; by default beside the predictions.")] = None,
+) -> None:
+    """Score other people's predictions as our own: the same tables, intervals and page.
+
+    Columns may be called `Label`, `prob_Label`, `Label_pred` or `logit_Label`, in any order, for all labels or some.
+    """
+    from cxrkeras.reports.foreign import score_file
+
+    folder = out or predictions.with_name(f"{predictions.stem}-report")
+    with show_phases() as progress:
+        path, evaluation, notes = score_file(predictions, labels, validation, folder, progress=progress)
+    for note in notes:
+        console.print(f"note: {note}")
+    print_evaluation(console, evaluation)
+    console.print(f"report: {path}")

@@ -1,0 +1,99 @@
+"""What describes a records folder: manifest, index, boxes. It needs no TensorFlow."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pandas as pd
+import pydantic
+
+from cxrkeras import labels
+from cxrkeras.errors import InputError
+from cxrkeras.runs import BOXES, INDEX, MANIFEST, write_json
+
+SCHEMA_VERSION = 1
+TRAIN_VAL, TEST = "train_val", "test"
+NO_FOLD = -1  # of images of the test part
+
+
+class Shard(pydantic.BaseModel, frozen=True):
+    file: str
+    split: str
+    fold: int
+    count: int
+    sha256: str
+
+
+class Manifest(pydantic.BaseModel, frozen=True):
+    """What a records folder holds; written last, so that a folder with a manifest is complete."""
+
+    schema_version: int
+    labels: tuple[str, ...]
+    size: int
+    split_name: str
+    list_checksums: dict[str, str]
+    num_folds: int
+    fold_seed: int
+    label_file: str
+    is_synthetic: bool
+    source: str
+    fingerprint: str
+    num_listed: int  # rows of the label file, whether or not their images were on disk
+    num_skipped: int
+    table_checksums: dict[str, str]  # SHA-256 of index.csv, boxes.csv and skipped.csv
+    shards: tuple[Shard, ...]
+
+
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    content = manifest.model_dump(mode="json")
+    write_json(folder / MANIFEST, content | {"checksum": _digest(content)})
+
+
+def _digest(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest; InputError for another schema, other labels, or one changed after it was written."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds {str(content)[:20]!r}")
+        checksum = content.pop("checksum", None)
+        version = content["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has schema version {version}, this cxrkeras reads {SCHEMA_VERSION}: make the records anew"
+            )
+        manifest = Manifest(**content)
+    except InputError:
+        raise
+    except pydantic.ValidationError as error:
+        field = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(f"{path}: {field}: {error.errors()[0]['msg']}; make the records anew") from None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not a manifest of records ({error}): make them anew") from error
+    if checksum != _digest(content):
+        raise InputError(f"{path} differs from its own checksum: bring back the file, or make the records anew")
+    if manifest.labels != labels.LABELS:
+        raise InputError(f"{path} has the labels {', '.join(manifest.labels)}; wanted {', '.join(labels.LABELS)}")
+    return manifest
+
+
+def load_index(folder: Path) -> pd.DataFrame:
+    """Read index.csv, in the order of the shards: image_id, patient_id, split, fold, age, sex, view, the 15 labels."""
+    try:
+        return pd.read_csv(
+            folder / INDEX, dtype={"image_id": str, "patient_id": str}, keep_default_na=False, na_values={"age": [""]}
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {folder / INDEX}: {error}") from error
+
+
+def load_boxes(folder: Path) -> pd.DataFrame:
+    """Read boxes.csv: image_id, label, x, y, width, height as fractions of the image."""
+    try:
+        return pd.read_csv(folder / BOXES, dtype={"image_id": str, "label": str})
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {folder / BOXES}: {error}") from error

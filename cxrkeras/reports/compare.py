@@ -1,0 +1,352 @@
+"""Runs side by side: the table of labels against runs, curves with bands over folds, paired tests."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrkeras import labels
+from cxrkeras.data.release import OFFICIAL_SPLIT
+from cxrkeras.errors import InputError
+from cxrkeras.reports import figures
+from cxrkeras.reports.figures import spell
+from cxrkeras.reports.page import Page, Picture, Section, Table, save_page
+from cxrkeras.runs import COMPARISON, CONFIG, HISTORY, METRICS, load_json, predictions_file, write_text
+from cxrkeras.scoring.evaluation import MEAN
+from cxrkeras.scoring.intervals import (
+    REPLICATES,
+    Interval,
+    adjust_p_values,
+    average_replicates,
+    bootstrap_scores,
+    find_interval,
+    find_p_value,
+)
+from cxrkeras.scoring.predictions import Predictions, load_predictions
+from cxrkeras.scoring.scores import score_labels
+
+PUBLISHED = "published.csv"
+
+
+@dataclass
+class Run:
+    """The finished folds of one run, all on the same split; scores are AUCs, float64 (folds, labels)."""
+
+    name: str
+    folders: list[Path]
+    metrics: list[dict]
+    config: dict
+    scores: dict[str, np.ndarray]
+    test: list[Predictions]
+
+    @property
+    def split(self) -> str:
+        return self.metrics[0]["split_name"]
+
+
+def load_run(folder: Path) -> Run:
+    """Read the finished folds in a run folder, or the one fold that a folder is. Raises InputError, naming the file."""
+    folders = [folder] if (folder / METRICS).is_file() else sorted(p.parent for p in folder.glob(f"fold*/{METRICS}"))
+    metrics = [load_json(one / METRICS, ("validation", "test", "split_name", "is_synthetic")) for one in folders]
+    config = load_json(folders[0] / CONFIG, ("records_fingerprint", "folds"))
+    parts = {
+        part: [load_predictions(one / predictions_file(part)) for one in folders] for part in ("validation", "test")
+    }
+    scores = {
+        part: np.stack([score_labels(one.truth, one.logits)["auc"].to_numpy(float) for one in predictions])
+        for part, predictions in parts.items()
+    }
+    splits = {one["split_name"] for one in metrics}
+    name = folder.name if len(folders) > 1 or folder not in folders else f"{folder.parent.name}/{folder.name}"
+    if len(splits) > 1:
+        raise InputError(
+            f"the folds of {name} are on two splits, {' and '.join(sorted(splits))}: no mean goes over both"
+        )
+    return Run(name, folders, metrics, config, scores, parts["test"])
+
+
+def check_comparable(runs: list[Run]) -> None:
+    """Refuse runs whose scores are not of the same images. Raises InputError that says why."""
+    first = runs[0]
+    for other in runs[1:]:
+        if other.split != first.split:
+            raise InputError(
+                f"{first.name} is on split {first.split} and {other.name} on {other.split}: the same network scores "
+                "differently on other patients, so that their figures cannot stand in one table"
+            )
+        if set(other.test[0].image_ids) != set(first.test[0].image_ids):
+            raise InputError(
+                f"{first.name} and {other.name} were scored on other images of split {first.split} "
+                f"({len(first.test[0].image_ids):,} and {len(other.test[0].image_ids):,}): make both on the same "
+                f"records"
+            )
+        if other.config["folds"] != first.config["folds"]:
+            raise InputError(
+                f"{first.name} and {other.name} were cut into other folds ({first.config['folds']} and "
+                f"{other.config['folds']}): their validation patients differ, and ranking needs the same"
+            )
+
+
+def average_findings(runs: list[Run], part: str) -> tuple[list[np.ndarray], int]:
+    """Mean AUC of each fold of each run, over the findings that are defined in all of them; and how many these are."""
+    columns = [labels.LABELS.index(name) for name in labels.FINDINGS]
+    together = np.concatenate([run.scores[part][:, columns] for run in runs])
+    common = np.isfinite(together).all(axis=0)
+    means = [run.scores[part][:, columns][:, common].mean(axis=1) if common.any() else np.full(len(run.folders), np.nan)
+             for run in runs]  # fmt: skip
+    return means, int(common.sum())
+
+
+def rank_runs(runs: list[Run]) -> list[Run]:
+    """The best mean validation AUC first, whatever test says."""
+    means, _ = average_findings(runs, "validation")
+    order = sorted(range(len(runs)), key=lambda k: (np.isnan(means[k].mean()), -means[k].mean()))
+    return [runs[k] for k in order]
+
+
+def tabulate(runs: list[Run]) -> pd.DataFrame:
+    """A row for each run, part and label, the mean of findings first: mean, std (of a sample), folds, findings."""
+    rows = []
+    for part in ("validation", "test"):
+        means, count = average_findings(runs, part)
+        for run, mean in zip(runs, means, strict=True):
+            facts = {"run": run.name, "part": part, "split_name": run.split}
+            rows.append(facts | {"label": MEAN, **_spread(mean), "findings": count})
+            for k, label in enumerate(labels.LABELS):
+                rows.append(facts | {"label": label, **_spread(run.scores[part][:, k])})
+    return pd.DataFrame(rows)
+
+
+def _spread(values: np.ndarray) -> dict:
+    values = values[np.isfinite(values)]
+    return {
+        "mean": values.mean() if len(values) else np.nan,
+        "std": values.std(ddof=1) if len(values) > 1 else np.nan,
+        "folds": len(values),
+    }
+
+
+def compare_paired(
+    best: Run,
+    other: Run,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> pd.DataFrame:
+    """Differences in AUC on the test images, `other` less `best`, each the mean over its folds.
+
+    A row a label, the mean of findings first: difference, low, high (95 % bootstrap interval), p_value. The same
+    patients are drawn for both.
+    """
+    drawn, points = [], []
+    total = len(best.test) + len(other.test)
+    done = 0
+    order = np.sort(best.test[0].image_ids)
+    for run in (best, other):
+        replicas = []
+        for predictions in run.test:
+            rows = np.argsort(predictions.image_ids)
+            part = predictions.take(rows)
+            assert (part.image_ids == order).all()
+            replicas.append(
+                bootstrap_scores(part.truth, part.logits, part.patient_ids, replicates=replicates, seed=seed).auc
+            )
+            done += 1
+            progress(done, total)
+        drawn.append(np.mean(replicas, axis=0))
+        points.append(run.scores["test"].mean(axis=0))
+    differences, point = drawn[1] - drawn[0], points[1] - points[0]
+    columns = [labels.LABELS.index(name) for name in labels.FINDINGS]
+    defined = np.isfinite(point[columns])
+    mean = average_replicates(differences[:, columns], point[columns])
+    entries = [(MEAN, point[columns][defined].mean() if defined.any() else np.nan, mean)]
+    entries += [(label, point[k], differences[:, k]) for k, label in enumerate(labels.LABELS)]
+    rows = []
+    for label, value, replicas in entries:
+        interval = find_interval(replicas) if np.isfinite(value) else Interval(np.nan, np.nan, 0)
+        p_value = find_p_value(replicas) if np.isfinite(value) else np.nan
+        rows.append(
+            {"label": label, "difference": value, "low": interval.low, "high": interval.high, "p_value": p_value}
+        )
+    return pd.DataFrame(rows).assign(run=other.name, compared_with=best.name)
+
+
+def load_published() -> pd.DataFrame:
+    """AUCs of the eleven columns that this system was made to reproduce, a row a label, as they were published."""
+    with files("cxrkeras.reports").joinpath(PUBLISHED).open() as file:
+        table = pd.read_csv(file, comment="#", index_col="label")
+    return table.loc[list(labels.LABELS)] / 100
+
+
+def write_comparison(
+    folders: list[Path],
+    root: Path,
+    *,
+    with_published: bool = False,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+) -> tuple[Path, list[Run]]:
+    """Compare runs and write `<root>/comparison-.../`: comparison.html, .csv, .md, paired.csv; the page and the runs.
+
+    Raises InputError for runs on different splits, images or folds.
+    """
+    runs = [load_run(folder) for folder in folders]
+    if len({run.name for run in runs}) < len(runs):
+        raise InputError("a run is named twice")
+    check_comparable(runs)
+    if with_published and runs[0].split != OFFICIAL_SPLIT:
+        raise InputError(
+            f"the published scores are on split {OFFICIAL_SPLIT} and these runs on {runs[0].split}: they cannot "
+            f"stand in "
+            "one table; leave --with-published out"
+        )
+    runs = rank_runs(runs)
+    table = tabulate(runs)
+    first = runs[0].test[0]
+    kind = "synthetic phantoms, " if runs[0].metrics[0]["is_synthetic"] else ""
+    source = {
+        "validation": f"{kind}split {runs[0].split}, validation: each fold on its own held-out patients",
+        "test": f"{kind}split {runs[0].split}, test: {len(first.truth):,} images of {first.num_patients:,} patients",
+    }
+    published = load_published() if with_published else None
+    chapters = [_table_section(runs, table, part, source, published) for part in ("validation", "test")]
+    if bands := _bands(runs):
+        caption = "One line a run; the band is one standard deviation over its folds."
+        picture = Picture("auc_epochs", figures.plot_bands(bands, source=source["validation"]), caption)
+        chapters.append(Section("AUC by epoch", pictures=[picture]))
+    paired = pd.DataFrame()
+    if len(runs) > 1 and all(one.has_patients for run in runs for one in run.test):
+        parts = [
+            compare_paired(
+                runs[0],
+                other,
+                replicates=replicates,
+                seed=seed,
+                progress=lambda done, total, other=other: progress(f"paired test of {other.name}", done, total),
+            )
+            for other in runs[1:]
+        ]
+        paired = pd.concat(parts, ignore_index=True)
+        for label in paired["label"].unique():
+            rows = paired["label"] == label
+            paired.loc[rows, "p_value_adjusted"] = adjust_p_values(paired.loc[rows, "p_value"].to_numpy())
+        chapters.append(_paired_section(runs, paired, source["test"]))
+    digits = _digest([run.name for run in runs])
+    out = root / f"{COMPARISON}-{digits}"
+    warnings = []
+    if runs[0].metrics[0]["is_synthetic"]:
+        warnings.append("Trained and scored on synthetic phantoms. It says nothing about radiographs of patients.")
+    if runs[0].metrics[0]["is_partial"]:
+        warnings.append("Part of the listed images only: not comparable with scores on the whole release.")
+    page = Page(
+        f"Comparison of {len(runs)} runs", [f"{source['test'][0].upper()}{source['test'][1:]}."], warnings, chapters
+    )
+    save_page(page, out / f"{COMPARISON}.html")
+    write_text(out / f"{COMPARISON}.csv", table.to_csv(index=False))
+    write_text(out / f"{COMPARISON}.md", _to_markdown(page))
+    if len(paired):
+        write_text(out / "paired.csv", paired.to_csv(index=False))
+    return out / f"{COMPARISON}.html", runs
+
+
+def _table_section(
+    runs: list[Run], table: pd.DataFrame, part: str, source: dict[str, str], published: pd.DataFrame | None
+) -> Section:
+    rows, strong = [], set()
+    of_part = table[table["part"] == part]
+    names = [run.name for run in runs]
+    shown = published if part == "test" and published is not None else None
+    for label in (MEAN, *labels.LABELS):
+        by_run = of_part[of_part["label"] == label].set_index("run").loc[names]
+        cells = [spell(label)]
+        for number, (_, row) in enumerate(by_run.iterrows()):
+            cells.append("undefined" if np.isnan(row["mean"]) else _format_spread(row["mean"], row["std"]))
+            if row["mean"] == by_run["mean"].max() and len(runs) > 1:
+                strong.add((len(rows), number + 1))
+        if shown is not None:
+            column = shown.loc[label] if label != MEAN else shown.loc[list(labels.FINDINGS)].mean()
+            cells += [f"{value:.3f}" for value in column]
+        rows.append(cells)
+    count = int(of_part["findings"].max())
+    columns = ["label", *(f"{run.name}\n{len(run.folders)} fold{'s' * (len(run.folders) > 1)}" for run in runs)]
+    texts = [
+        f"AUC, mean and standard deviation over folds; the mean of findings is over the {count} of "
+        f"{len(labels.FINDINGS)} "
+        "that are defined in every fold of every run. The best of each row is in bold."
+    ]
+    if part == "validation":
+        texts.append("Runs stand in the order of their mean on validation, from left to right.")
+    else:
+        texts.append("Runs keep the order of validation: test is shown, and nothing is chosen by it.")
+    if shown is not None:
+        columns += [f"published:\n{name}" for name in shown.columns]
+        texts.append(
+            "Columns marked as published were reported by the system that cxrkeras reimplements: another run of "
+            "the same "
+            "split by other code, mean over five folds, without deviations."
+        )
+    return Section(f"AUC on {part}", texts, tables=[Table(columns, rows, source[part], frozenset(strong))])
+
+
+def _format_spread(mean: float, std: float) -> str:
+    return f"{mean:.3f}" if np.isnan(std) else f"{mean:.3f} \u00b1 {std:.3f}"
+
+
+def _bands(runs: list[Run]) -> dict[str, pd.DataFrame]:
+    bands = {}
+    for run in runs:
+        histories = [pd.read_csv(folder / HISTORY) for folder in run.folders if (folder / HISTORY).is_file()]
+        if histories:
+            grouped = pd.concat(histories).groupby("epoch")["auc/mean"]
+            bands[run.name] = grouped.agg(["mean", "std"]).reset_index()
+    return bands
+
+
+def _paired_section(runs: list[Run], paired: pd.DataFrame, source: str) -> Section:
+    rows = []
+    for row in paired[paired["label"] == MEAN].itertuples():
+        rows.append(
+            [
+                row.run,
+                f"{row.difference:+.4f}",
+                f"{row.low:+.4f} to {row.high:+.4f}",
+                f"{row.p_value:.3f}",
+                f"{row.p_value_adjusted:.3f}",
+            ]
+        )
+    columns = ["run", "difference in mean AUC", "95 % interval", "p-value", f"adjusted for {len(rows)}"]
+    texts = [
+        f"Each run less {runs[0].name}, the best on validation, on the same test images: the mean AUC of the findings, "
+        f"averaged over the folds of each run. {REPLICATES:,} bootstrap replicates over patients, the same "
+        f"patients for "
+        "both; p-values are two-sided, and adjusted for the number of runs by Holm's method. Every label is in "
+        "paired.csv.",
+        "The interval is about other patients, not about another training: the deviation over folds tells that.",
+    ]
+    return Section("Paired differences", texts, tables=[Table(columns, rows, source)])
+
+
+def _digest(names: list[str]) -> str:
+    import hashlib
+
+    return hashlib.sha256(" ".join(sorted(names)).encode()).hexdigest()[:8]
+
+
+def _to_markdown(page: Page) -> str:
+    """The texts and the tables of a page; figures stand beside it as PNGs."""
+    parts = [f"# {page.title}", *page.lede, *(f"> {text}" for text in page.warnings)]
+    for section in page.sections:
+        parts += [f"## {section.heading}", *section.texts]
+        parts += [f"![{picture.caption}]({picture.name}.png)" for picture in section.pictures]
+        for table in section.tables:
+            lines = [[column.replace("\n", " ") for column in table.columns], ["---"] * len(table.columns)]
+            for i, row in enumerate(table.rows):
+                lines.append([f"**{cell}**" if (i, j) in table.strong else cell for j, cell in enumerate(row)])
+            parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+            parts.append(table.caption)
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,77 @@
+"""A page: one HTML file that opens without a network, its figures as PNGs beside it too."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+from matplotlib.figure import Figure
+
+from cxrkeras import __version__
+from cxrkeras.runs import write_bytes, write_text
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("cxrkeras.reports", "templates"),
+    autoescape=jinja2.select_autoescape(["html"]),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts in rows and columns; `strong` are the places (row, column) of those to be set in bold."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    strong: frozenset[tuple[int, int]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, the name of its PNG without the ending, and a sentence that says what it shows."""
+
+    name: str
+    figure: Figure
+    caption: str
+
+
+@dataclass
+class Section:
+    """What stands under one heading: sentences, warnings, figures, tables."""
+
+    heading: str
+    texts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+
+
+@dataclass
+class Page:
+    title: str
+    lede: list[str]
+    warnings: list[str]
+    sections: list[Section]
+
+
+def save_page(page: Page, path: Path) -> None:
+    """Write the page and the PNGs of its figures, beside it; the page holds them too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = {}
+    for section in page.sections:
+        for picture in section.pictures:
+            content = io.BytesIO()
+            picture.figure.savefig(content, format="png")
+            write_bytes(path.with_name(f"{picture.name}.png"), content.getvalue())
+            images[picture.name] = base64.b64encode(content.getvalue()).decode()
+    write_text(path, render("page.html", page=page, images=images, version=__version__))
+
+
+def render(template: str, **content) -> str:
+    """Fill a template of this room."""
+    return _TEMPLATES.get_template(template).render(**content)

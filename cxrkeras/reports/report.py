@@ -1,0 +1,368 @@
+"""The report of one fold: a page, its figures, its scores as CSV, and a model card."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from cxrkeras import labels
+from cxrkeras.config import Experiment, format_experiment
+from cxrkeras.errors import InputError
+from cxrkeras.explain.gradcam import build_explainer, load_network
+from cxrkeras.records.manifest import load_index, load_manifest
+from cxrkeras.records.pipeline import read_images
+from cxrkeras.reports import figures, sections
+from cxrkeras.reports.figures import format_interval, spell
+from cxrkeras.reports.page import Page, Picture, Section, Table, render, save_page
+from cxrkeras.runs import CONFIG, HISTORY, METRICS, MODEL, MODEL_CARD, REPORT, load_json, predictions_file, write_text
+from cxrkeras.scoring.calibration import Calibration
+from cxrkeras.scoring.evaluation import (
+    MEAN,
+    Evaluation,
+    compare_prevalence,
+    evaluate,
+    evaluate_groups,
+    find_mistakes,
+)
+from cxrkeras.scoring.intervals import REPLICATES
+from cxrkeras.scoring.operating import load_or_fit
+from cxrkeras.scoring.predictions import Predictions, load_predictions
+from cxrkeras.scoring.thresholds import Thresholds
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Fold:
+    """What is there of a fold to report on; `notes` are sentences about what is not."""
+
+    folder: Path
+    config: dict
+    metrics: dict
+    parts: dict[str, Predictions]
+    calibration: Calibration | None = None
+    thresholds: Thresholds | None = None
+    history: pd.DataFrame | None = None
+    people: pd.DataFrame | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def records(self) -> Path:
+        return Path(self.metrics["records"])
+
+    def describe(self, part: str) -> str:
+        """Which images of which split: what every figure and table has to say."""
+        predictions = self.parts[part]
+        kind = "synthetic phantoms, " if self.metrics["is_synthetic"] else ""
+        share = ", of which part of the images is on disk" if self.metrics["is_partial"] else ""
+        return (
+            f"{self.name}; {kind}{part} part of split {self.metrics['split_name']}{share}: "
+            f"{len(predictions.truth):,} images of {predictions.num_patients:,} patients"
+        )
+
+
+def load_fold(folder: Path) -> Fold:
+    """Read a finished fold. What is missing is noted; InputError if there are no predictions at all."""
+    metrics = load_json(folder / METRICS, ("validation", "test", "split_name", "records", "is_synthetic", "is_partial"))
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder / CONFIG} is gone: without it nobody knows what this network is")
+    config = load_json(folder / CONFIG, ("name", "split_name", "records_fingerprint", "folds", "versions", "parts"))
+    parts, notes = {}, []
+    for part in ("validation", "test"):
+        try:
+            parts[part] = load_predictions(folder / predictions_file(part))
+        except InputError as error:
+            notes.append(f"Without {part} scores: {error}.")
+    if not parts:
+        raise InputError(" ".join(notes))
+    fold = Fold(folder, config, metrics, parts, notes=notes)
+    try:
+        fold.calibration, fold.thresholds = load_or_fit(folder)
+    except InputError as error:
+        notes.append(f"Without thresholds and calibration: {error}.")
+    fold.history = _load_history(folder, notes)
+    fold.people = _load_people(fold, notes)
+    return fold
+
+
+def _load_history(folder: Path, notes: list[str]) -> pd.DataFrame | None:
+    if not (folder / HISTORY).is_file():
+        if (folder / MODEL).is_file():
+            notes.append(f"Without curves of the training: {folder / HISTORY} is gone.")
+        return None
+    try:
+        history = pd.read_csv(folder / HISTORY)
+    except ValueError as error:
+        notes.append(f"Without curves of the training: {folder / HISTORY} cannot be read ({error}).")
+        return None
+    wanted = ["epoch", "loss/train", "loss/validation", "auc/mean", *(f"auc/{label}" for label in labels.LABELS)]
+    if missing := [name for name in wanted if name not in history.columns]:
+        notes.append(f"Without curves of the training: {folder / HISTORY} lacks {missing[0]}.")
+        return None
+    return history
+
+
+def _load_people(fold: Fold, notes: list[str]) -> pd.DataFrame | None:
+    try:
+        if load_manifest(fold.records).fingerprint != fold.config["records_fingerprint"]:
+            raise InputError(f"{fold.records} holds other data than this run was trained on")
+        return load_index(fold.records).set_index("image_id")[["age", "sex", "view"]]
+    except InputError as error:
+        notes.append(f"Without scores by sex, age and view, and without pictures of mistakes: {error}.")
+        return None
+
+
+def write_report(
+    folder: Path,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    progress: Progress = lambda phase, done, total: None,
+) -> tuple[Path, list[str]]:
+    """Write `report/` in the folder of a fold; returns the page's path and what it is without, in sentences.
+
+    `progress` is called with a phase, the units done and all. Raises InputError if the fold has no predictions.
+    """
+    fold = load_fold(folder)
+    evaluations = {
+        part: evaluate(
+            predictions,
+            calibration=fold.calibration,
+            thresholds=fold.thresholds,
+            replicates=replicates,
+            seed=seed,
+            progress=lambda done, total, part=part: progress(f"intervals of {part}", done, total),
+        )
+        for part, predictions in fold.parts.items()
+    }
+    part = "test" if "test" in evaluations else "validation"
+    main, source = evaluations[part], fold.describe(part)
+    fold.notes += main.notes
+    out = folder / REPORT
+    beside = evaluations["validation"] if part == "test" and "validation" in evaluations else None
+    chapters = [sections.discrimination(main, source=source, beside=beside)]
+    chapters += [sections.roc(main, source=source), sections.precision_recall(main, source=source)]
+    if fold.thresholds and fold.calibration:
+        chapters.append(sections.decisions(main, fold.thresholds, source=source))
+        chapters.append(sections.reliability(main, fold.calibration, source=source))
+    if fold.history is not None:
+        chapters.append(_training(fold))
+    tables = {"scores": _scores_table(fold, evaluations)}
+    if fold.people is not None and main.predictions.has_patients:
+        groups = evaluate_groups(
+            main.predictions,
+            fold.people,
+            replicates=replicates,
+            seed=seed,
+            progress=lambda done, total: progress("scores by sex, age and view", done, total),
+        )
+        tables["groups"] = groups.assign(part=part, split_name=fold.metrics["split_name"])
+        chapters.append(sections.groups(groups, source=source))
+    if len(fold.parts) == 2:
+        chapters.append(_prevalence(fold, seed))
+    if fold.people is not None and fold.thresholds:
+        chapters.append(_mistakes(fold, main, source, progress))
+    chapters.append(_experiment(fold))
+    page = Page(f"Report of {fold.name}", _lede(fold, main, source), [*_warnings(fold), *fold.notes], chapters)
+    save_page(page, out / f"{REPORT}.html")
+    for name, table in tables.items():
+        write_text(out / f"{name}.csv", table.to_csv(index=False))
+    write_text(out / MODEL_CARD, _render_card(fold, main, source, chapters[0].tables[0]))
+    return out / f"{REPORT}.html", fold.notes
+
+
+def _warnings(fold: Fold) -> list[str]:
+    if fold.metrics["is_synthetic"]:
+        return ["Trained and scored on synthetic phantoms. It says nothing about radiographs of patients."]
+    return []
+
+
+def _lede(fold: Fold, main: Evaluation, source: str) -> list[str]:
+    row = main.scores.loc[MEAN]
+    mean = format_interval(row["auc"], main.interval(MEAN), 3)
+    network = fold.config["experiment"]["model"]["name"] if "members" not in fold.config else "an ensemble"
+    return [
+        f"Mean AUC {mean} over {row['note']} findings, {network}.",
+        f"{source[0].upper()}{source[1:]}.",
+    ]
+
+
+def _scores_table(fold: Fold, evaluations: dict[str, Evaluation]) -> pd.DataFrame:
+    tables = []
+    for part, evaluation in evaluations.items():
+        facts = {
+            "run": fold.folder.parent.name,
+            "fold": fold.metrics["fold"],
+            "part": part,
+            "split_name": fold.metrics["split_name"],
+            "is_synthetic": fold.metrics["is_synthetic"],
+            "patients": evaluation.predictions.num_patients,
+        }
+        tables.append(evaluation.scores.reset_index().assign(**facts))
+    return pd.concat(tables)
+
+
+def _training(fold: Fold) -> Section:
+    history, best = fold.history, fold.metrics["best_epoch"]
+    counts = fold.config["parts"]["training"]
+    source = (
+        f"{fold.name}; split {fold.metrics['split_name']}, fold {fold.metrics['fold']} held out: training on "
+        f"{counts['images']:,} images of {counts['patients']:,} patients, validation on "
+        f"{fold.config['parts']['validation']['images']:,} of {fold.config['parts']['validation']['patients']:,}"
+    )
+    return Section(
+        "Training",
+        [f"The network of epoch {best} was kept: that with the best mean AUC on validation."],
+        pictures=[
+            Picture(
+                "loss", figures.plot_losses(history, best, source=source), "Loss on training and validation images."
+            ),
+            Picture(
+                "auc_epochs",
+                figures.plot_auc_epochs(history, labels.LABELS, best, source=source),
+                "Validation AUC of each label against the epoch, and the mean of the findings in grey.",
+            ),
+        ],
+    )
+
+
+def _prevalence(fold: Fold, seed: int) -> Section:
+    validation, test = fold.parts["validation"], fold.parts["test"]
+    section = Section("Prevalence of validation and test")
+    if not (validation.has_patients and test.has_patients):
+        section.texts.append("Images without a patient: no comparison, which needs patients.")
+        return section
+    table = compare_prevalence(validation, test, seed=seed)
+    differing = list(table.index[table["differs"]])
+    source = (
+        f"{fold.name}; split {fold.metrics['split_name']}: validation {len(validation.truth):,} images of "
+        f"{validation.num_patients:,} patients, test {len(test.truth):,} of {test.num_patients:,}"
+    )
+    if differing:
+        section.warnings.append(
+            f"Validation and test differ by more than chance in {', '.join(map(spell, differing))}. Precision, NPV, "
+            "calibration and thresholds carry over from one prevalence to another only in part."
+        )
+    else:
+        section.texts.append(
+            "No label's prevalence differs by more than chance (95 % bootstrap interval over patients)."
+        )
+    figure = figures.plot_prevalence(table[["validation", "test"]], source=source, differing=differing)
+    caption = "Share of images with each label; in bold those that differ by more than chance."
+    section.pictures.append(Picture("prevalence", figure, caption))
+    return section
+
+
+def _mistakes(fold: Fold, main: Evaluation, source: str, progress: Progress) -> Section:
+    mistakes = find_mistakes(main, fold.thresholds)
+    section = Section("The most confident mistakes")
+    if not len(mistakes):
+        section.texts.append("No finding is on the wrong side of its threshold.")
+        return section
+    section.texts.append(
+        "Images whose calibrated probability of a finding lies farthest, in log odds, on the wrong side of its "
+        "threshold. "
+        "Labels of the release were read out of reports by a program: some of these may be mistakes of the label."
+    )
+    explain = None
+    if (fold.folder / MODEL).is_file():
+        explain = build_explainer(load_network(fold.folder / MODEL))
+    else:
+        section.texts.append(f"There is no {MODEL} here: the images are shown without heat maps.")
+    images = read_images(fold.records, mistakes["image_id"])
+    pairs = []
+    for number, row in enumerate(mistakes.itertuples()):
+        maps = explain(images[row.image_id])[1] if explain else {row.label: None}
+        pairs.append((images[row.image_id], maps[row.label]))
+        progress("heat maps of mistakes", number + 1, len(mistakes))
+    figure = figures.plot_mistakes(mistakes, pairs, source=source)
+    section.pictures.append(
+        Picture("mistakes", figure, "Left the image, right the heat map of the finding (Grad-CAM), if there is one.")
+    )
+    return section
+
+
+def _experiment(fold: Fold) -> Section:
+    facts = {**_network_facts(fold), **_data_facts(fold), **fold.config["versions"]}
+    rows = [(name, str(value)) for name, value in facts.items()]
+    section = Section("Experiment, data and software", tables=[Table(["what", "is"], rows)])
+    if "members" not in fold.config:
+        lines = format_experiment(Experiment(**fold.config["experiment"])).split("\n")
+        pairs, header = [], ""
+        for line in lines:
+            if line.startswith("["):
+                header = line.strip("[]")
+            elif line:
+                key, _, value = line.partition(" = ")
+                pairs.append((f"{header}.{key}", value))
+        section.tables.append(Table(["setting", "value"], pairs))
+    return section
+
+
+def _network_facts(fold: Fold) -> dict:
+    if "members" in fold.config:
+        return {"ensemble": f"mean {fold.config['average']} of {', '.join(fold.config['members'])}"}
+    model = fold.config["experiment"]["model"]
+    return {
+        "network": model["name"],
+        "input": f"grey, {model['size']} x {model['size']} pixels",
+        "started from": model["weights"],
+        "file": MODEL,
+    }
+
+
+def _data_facts(fold: Fold) -> dict:
+    facts = {
+        "records": fold.metrics["records"],
+        "records fingerprint": fold.config["records_fingerprint"],
+        "split": fold.metrics["split_name"],
+        "folds": f"{fold.config['folds']['count']}, cut by patient with seed {fold.config['folds']['seed']}",
+        "synthetic": "yes" if fold.metrics["is_synthetic"] else "no",
+        "whole release": "no, part of its images" if fold.metrics["is_partial"] else "yes",
+    }
+    for part, counts in fold.config["parts"].items():
+        facts[f"{part} part"] = f"{counts['images']:,} images of {counts['patients']:,} patients"
+    return facts
+
+
+def _render_card(fold: Fold, main: Evaluation, source: str, table: Table) -> str:
+    data, training = _data_facts(fold), {}
+    if "members" not in fold.config:
+        settings = fold.config["experiment"]
+        training = {
+            "loss": settings["loss"]["name"],
+            "optimiser": f"{settings['optimiser']['name']}, learning rate {settings['optimiser']['learning_rate']:g}",
+            "schedule": settings["schedule"]["name"],
+            "sampling": settings["sampling"]["name"],
+            "epochs": f"{settings['training']['epochs']}, of which epoch {fold.metrics['best_epoch']} was kept",
+            "batch size": settings["training"]["batch_size"],
+            "seed": settings["training"]["seed"],
+        }
+    limits = [
+        "Heat maps show what moved the network, not where a disease is.",
+        "Validation and test may differ in prevalence, view and severity; see the report.",
+    ]
+    if not fold.metrics["is_synthetic"]:
+        limits.append(
+            "Labels of ChestX-ray14 were read out of reports by a program and are right in about 90 % of cases."
+        )
+    return render(
+        "model_card.md",
+        run=fold.name,
+        lede=" ".join(_lede(fold, main, source)),
+        warnings=[*_warnings(fold), *fold.notes],
+        network=_network_facts(fold),
+        data=data,
+        training=training,
+        source=f"{source[0].upper()}{source[1:]}.",
+        intervals=sections.INTERVALS,
+        table=table,
+        thresholds=sections.explain_thresholds(fold.thresholds) if fold.thresholds else "",
+        limits=limits,
+        versions=fold.config["versions"],
+    )

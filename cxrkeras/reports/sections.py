@@ -1,0 +1,265 @@
+"""The sections that every evaluation has, of a run or of other people's predictions."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from cxrkeras.labels import FINDINGS
+from cxrkeras.reports import figures
+from cxrkeras.reports.figures import format_interval, spell
+from cxrkeras.reports.page import Picture, Section, Table
+from cxrkeras.scoring.calibration import BINS, Calibration
+from cxrkeras.scoring.evaluation import MEAN, Evaluation
+from cxrkeras.scoring.intervals import REPLICATES
+from cxrkeras.scoring.thresholds import YOUDEN, Thresholds
+
+INTERVALS = (
+    f"Intervals are 95 % percentile intervals of a bootstrap with {REPLICATES:,} replicates in which patients, not "
+    "images, are drawn with replacement."
+)
+
+
+def explain_thresholds(thresholds: Thresholds) -> str:
+    """Where the thresholds come from, in a sentence."""
+    rule = (
+        "has the largest sensitivity + specificity - 1 (Youden's J)"
+        if thresholds.rule == YOUDEN
+        else f"is the highest that keeps a sensitivity of {thresholds.rule.rpartition('=')[2]}"
+    )
+    return (
+        f"Each label's threshold {rule} on {describe_origin(thresholds.fitted_on)}; it stands on the calibrated "
+        "probability and never saw the images it is applied to here."
+    )
+
+
+def describe_origin(fitted_on: dict) -> str:
+    """The part that something was fitted on: `the validation part of fold 0, split nih-official (9 images ...)`."""
+    fold = "" if fitted_on.get("fold") is None else f" of fold {fitted_on['fold']}"
+    return (
+        f"the {fitted_on['part']} part{fold}, split {fitted_on['split_name']} ({fitted_on['images']:,} images of "
+        f"{fitted_on['patients']:,} patients)"
+    )
+
+
+def discrimination(
+    evaluation: Evaluation, *, source: str, beside: Evaluation | None = None, beside_name: str = "validation"
+) -> Section:
+    """The table of AUC and average precision with intervals; of another part the AUC alone stands beside."""
+    columns = [
+        "label",
+        "AUC (95 % interval)",
+        "average precision (95 % interval)",
+        "prevalence",
+        "positives",
+        "remarks",
+    ]
+    if beside:
+        columns.insert(2, f"AUC,\n{beside_name}")
+    rows = []
+    for label, row in _mean_first(evaluation.scores).iterrows():
+        interval = evaluation.interval(str(label))
+        precision = evaluation.interval(str(label), "average_precision")
+        is_mean = label == MEAN
+        cells = [
+            spell(str(label)),
+            format_interval(row["auc"], interval, 3),
+            format_interval(row["average_precision"], precision, 3),
+            "" if is_mean else f"{row['prevalence']:.3f}",
+            "" if is_mean else f"{row['positives']:,.0f}",
+            _remark(row, is_mean),
+        ]
+        if beside:
+            cells.insert(2, _number(beside.scores["auc"].get(label, np.nan)))
+        rows.append(cells)
+    return Section(
+        "AUC and average precision",
+        [
+            "AUC is the probability that an image with the finding gets a higher score than one without. Average "
+            "precision depends on the prevalence, which stands beside it. "
+            + (INTERVALS if _has_intervals(evaluation) else "")
+        ],
+        tables=[Table(columns, rows, source)],
+    )
+
+
+def _mean_first(scores: pd.DataFrame) -> pd.DataFrame:
+    return scores.loc[[MEAN, *scores.index.drop(MEAN)]]
+
+
+def _has_intervals(evaluation: Evaluation) -> bool:
+    return bool((evaluation.scores["replicates"] > 0).any())
+
+
+def _remark(row: pd.Series, is_mean: bool) -> str:
+    if is_mean:
+        return row["note"]
+    if row["note"]:
+        return row["note"]
+    if row["positives"] < 10:
+        return "few positives: read the interval, not the score"
+    return f"defined in {row['replicates']:,.0f} replicates" if 0 < row["replicates"] < REPLICATES else ""
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if np.isfinite(value) else "undefined"
+
+
+def roc(evaluation: Evaluation, *, source: str) -> Section:
+    curves = {}
+    for k, label in enumerate(evaluation.predictions.names):
+        row = evaluation.scores.loc[label]
+        if not np.isfinite(row["auc"]):
+            curves[label] = None
+            continue
+        rates = roc_curve(evaluation.predictions.truth[:, k], evaluation.predictions.logits[:, k])[:2]
+        point = None
+        if np.isfinite(row.get("sensitivity", np.nan)):
+            point = (1 - row["specificity"], row["sensitivity"])
+        curves[label] = figures.RocCurve(*rates, row["auc"], evaluation.interval(label), point)
+    caption = (
+        "ROC curve of each label. The dot is the operating point: the threshold fixed on validation, applied here."
+    )
+    picture = Picture("roc", figures.plot_roc(curves, source=source), caption)
+    return Section("ROC curves", pictures=[picture])
+
+
+def precision_recall(evaluation: Evaluation, *, source: str) -> Section:
+    curves = {}
+    for k, label in enumerate(evaluation.predictions.names):
+        row = evaluation.scores.loc[label]
+        if not np.isfinite(row["average_precision"]):
+            curves[label] = None
+            continue
+        precision, recall, _ = precision_recall_curve(
+            evaluation.predictions.truth[:, k], evaluation.predictions.logits[:, k], drop_intermediate=True
+        )
+        curves[label] = figures.PrecisionRecall(
+            recall,
+            precision,
+            row["average_precision"],
+            evaluation.interval(label, "average_precision"),
+            row["prevalence"],
+        )
+    caption = "Of the images called positive, the share that are (precision), against the share of positives found."
+    return Section(
+        "Precision and recall",
+        pictures=[Picture("precision_recall", figures.plot_precision_recall(curves, source=source), caption)],
+    )
+
+
+def decisions(evaluation: Evaluation, thresholds: Thresholds, *, source: str) -> Section:
+    """What the thresholds bring: a table of rates, Hamming loss, exact match, and the confusion matrices."""
+    scores = evaluation.scores.drop(index=MEAN)
+    rates = ["sensitivity", "specificity", "ppv", "npv", "f1", "youden"]
+    heads = ["sensitivity", "specificity", "PPV", "NPV", "F1", "Youden's J"]
+    rows = []
+    for label, row in scores.iterrows():
+        note = thresholds.notes.get(str(label), "")
+        cut = f"{row['threshold']:.3f}" if np.isfinite(row["threshold"]) else "none"
+        rows.append([spell(str(label)), cut, *(_number(row[rate]) for rate in rates), note])
+    whole = evaluation.images
+    texts = [
+        explain_thresholds(thresholds),
+        f"Hamming loss {_number(whole['hamming_loss'])} (the share of wrong decisions over images and labels), exact "
+        f"match {_number(whole['exact_match'])} (the share of images with every decision right), over "
+        f"{whole['labels']} labels with a threshold.",
+    ]
+    picture = Picture(
+        "confusion",
+        figures.plot_confusion(scores[["tp", "fp", "fn", "tn"]], source=source),
+        "How many images with and without each label were found, as counts and as shares of the row.",
+    )
+    return Section(
+        "Decisions at the thresholds",
+        texts,
+        pictures=[picture],
+        tables=[Table(["label", "threshold", *heads, "remarks"], rows, source)],
+    )
+
+
+def reliability(evaluation: Evaluation, calibration: Calibration, *, source: str) -> Section:
+    """Calibration before and after, as diagrams and errors."""
+    predictions, scores = evaluation.predictions, evaluation.scores.drop(index=MEAN)
+    errors = scores["error_before"].to_numpy(), scores["error_after"].to_numpy()
+    figure = figures.plot_reliability(
+        predictions.truth, expit(predictions.logits), evaluation.probs, predictions.names, errors, source=source
+    )
+    rows = [
+        [
+            spell(str(label)),
+            *(_number(row[name]) for name in ("error_before", "error_after", "error_least", "brier")),
+            calibration.curves[str(label)].note,
+        ]
+        for label, row in scores.iterrows()
+    ]
+    methods = {
+        "platt": "Platt's logistic curve",
+        "temperature": "a temperature for each label",
+        "isotonic": "an isotonic curve",
+    }
+    texts = [
+        f"Probabilities are calibrated label by label with {methods[calibration.method]}, fitted on "
+        f"{describe_origin(calibration.fitted_on)}. The calibration error is the mean distance of the observed share "
+        f"from the predicted probability over {BINS} bins with equally many images. No error is zero with few images: "
+        "the column `if exact` is what exactly right probabilities would show on average with as many."
+    ]
+    return Section(
+        "Calibration",
+        texts,
+        pictures=[
+            Picture(
+                "reliability",
+                figure,
+                "Observed share against predicted probability; on the dotted line both are equal. Each panel has "
+                "its own "
+                "range.",
+            )
+        ],
+        tables=[
+            Table(
+                ["label", "error of the sigmoid", "error, calibrated", "error, if exact", "Brier score", "remarks"],
+                rows,
+                source,
+            )
+        ],
+    )
+
+
+def groups(table: pd.DataFrame, *, source: str) -> Section:
+    """AUC by sex, age band and view; `table` is that of `evaluate_groups`."""
+    means = table[table["label"] == MEAN]
+    counts = means.groupby("attribute", sort=False)["findings"].first()
+    number = ", ".join(f"{attribute} {count}" for attribute, count in counts.items())
+    names = list(dict.fromkeys(table["label"]))
+    columns = [
+        "label",
+        *(f"{row.group}\n{row.images:,} images\n{row.patients:,} patients" for row in means.itertuples()),
+    ]
+    rows = []
+    for name in names:
+        cells = [spell(name)]
+        for row in means.itertuples():
+            one = table[(table["group"] == row.group) & (table["label"] == name)].iloc[0]
+            if np.isfinite(one["auc"]):
+                cells.append(f"{one['auc']:.2f} ({one['low']:.2f} to {one['high']:.2f})")
+            else:
+                cells.append("undefined")
+        rows.append(cells)
+    picture = Picture(
+        "groups",
+        figures.plot_groups(means, title="Mean AUC by sex, age and view", source=source),
+        "Mean AUC of the findings in each group, over those findings that are defined in every group of its kind.",
+    )
+    text = (
+        f"Within a kind of group the mean is over the findings defined in all its groups ({number} of "
+        f"{len(FINDINGS)}), "
+        "so that groups are comparable within their kind and not across kinds. A difference may come from the network, "
+        "from other diseases in that group, or from how the images were taken."
+    )
+    return Section("By sex, age and view", [text], pictures=[picture], tables=[Table(columns, rows, source)])
+
+
+Progress = Callable[[str, int, int], None]

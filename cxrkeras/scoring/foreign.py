@@ -1,0 +1,212 @@
+"""Other people's predictions: a CSV of any make, read as ours are."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+
+from cxrkeras import labels
+from cxrkeras.data.release import OFFICIAL_LISTS, OFFICIAL_SPLIT, TEST_LIST, TRAIN_VAL_LIST, digest_lines, read_labels
+from cxrkeras.errors import InputError
+from cxrkeras.scoring.predictions import Predictions
+
+IMAGE_COLUMNS = ("image", "image_id", "image_index", "img", "filename", "file", "path", "name")
+_SURE = 1e-7  # a probability of 0 or 1 becomes a finite logit
+_KEYS = {label.lower().replace("_", " "): label for label in labels.LABELS}
+_NAMED = re.compile(r"^(?:(logit|prob|p|pred)[_ ])?(.*?)(?:[_ ](logit|prob|pred|score))?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What a file of predictions holds; `people` are age, sex and view by image id, `notes` what was left out."""
+
+    predictions: Predictions
+    people: pd.DataFrame
+    split_name: str
+    part: str
+    kind: str  # probabilities or logits, as they came
+    notes: list[str]
+
+
+def read_foreign(path: Path, label_file: Path) -> Foreign:
+    """Read predictions with an image column and a column a label, all or some, in any order.
+
+    A column is called `Label`, `prob_Label`, `Label_pred` or `logit_Label`, in any case, with blanks or underscores.
+    Truth and patients come of `label_file`, the part of the split lists beside it. Probabilities become logits.
+    Raises InputError that says precisely what is mixed up.
+    """
+    if not path.is_file():
+        raise InputError(f"no predictions file {path}")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise InputError(f"{path} cannot be read as a table with commas between its columns: {error}") from None
+    if not len(table):
+        raise InputError(f"{path} has no rows")
+    truth, left_out, notes = read_labels(label_file)
+    images = _read_images(table, path)
+    columns = _find_columns(table, path)
+    names = tuple(label for label in labels.LABELS if label in columns)
+    scores, kind = _read_scores(table, path, {label: columns[label] for label in names})
+    known = truth.set_index("image_id")
+    is_known = images.isin(known.index).to_numpy()
+    unknown = [image for image in images[~is_known] if image not in left_out]
+    if unknown:
+        raise InputError(
+            f"{path} has {len(unknown):,} of {len(images):,} images that {label_file.name} does not list (first: "
+            f"{unknown[0]}): take the label file of these images, or leave them out"
+        )
+    if not is_known.all():
+        notes.append(
+            f"{int((~is_known).sum()):,} images are left out, as their rows in {label_file.name} cannot be used"
+        )
+    if not is_known.any():
+        raise InputError(f"{path}: none of its images has a usable row in {label_file.name}: {'; '.join(notes)}")
+    images, scores = images[is_known].to_numpy(), scores[is_known]
+    rows = known.loc[images]
+    part, split_name = _name_part(set(images), label_file.parent, notes)
+    logits = scores if kind == "logits" else logit(np.clip(scores, _SURE, 1 - _SURE))
+    predictions = Predictions(
+        images, rows["patient_id"].to_numpy(str), rows[list(names)].to_numpy(float), logits, names
+    )
+    if missing := [label for label in labels.LABELS if label not in names]:
+        notes.append(f"{path.name} has no column for {', '.join(missing)}")
+    return Foreign(predictions, rows[["age", "sex", "view"]], split_name, part, kind, notes)
+
+
+def _read_images(table: pd.DataFrame, path: Path) -> pd.Series:
+    by_key = {str(name).strip().lower().replace(" ", "_"): name for name in table.columns}
+    column = next((by_key[key] for key in IMAGE_COLUMNS if key in by_key), None)
+    if column is None:
+        raise InputError(
+            f"{path} has no column of images: call it image (or {', '.join(IMAGE_COLUMNS[1:])}); its columns are "
+            f"{', '.join(map(str, table.columns[:8]))}"
+        )
+    images = table[column].str.strip().str.replace("\\", "/").str.rpartition("/")[2]
+    if (blank := images == "").any():
+        raise InputError(f"{path}, line {blank.idxmax() + 2}: no image")
+    if (again := images.duplicated()).any():
+        raise InputError(
+            f"{path} has {int(again.sum()):,} images more than once (first: {images[again].iloc[0]}, line "
+            f"{again.idxmax() + 2}): one row an image"
+        )
+    return images
+
+
+def _find_columns(table: pd.DataFrame, path: Path) -> dict[str, str]:
+    """The column of scores of each label. Where a file has several, logits go before probabilities before bare names,
+    as in our own files the bare ones hold the truth."""
+    found: dict[str, dict[str, str]] = {}
+    strange = []
+    for column in map(str, table.columns):
+        before, name, after = _NAMED.match(column.strip()).groups()
+        whole, inner = (text.strip().lower().replace("_", " ") for text in (column, name))
+        label = _KEYS.get(whole) or _KEYS.get(inner)
+        if label is None:
+            strange.append(column)
+            continue
+        mark = "" if whole in _KEYS else (before or after).lower()
+        kind = "logit" if mark == "logit" else "prob" if mark else "bare"
+        if kind in found.setdefault(label, {}):
+            raise InputError(f"{path} has two columns for {label}: {found[label][kind]} and {column}; keep one")
+        found[label][kind] = column
+    if not found:
+        raise InputError(
+            f"{path} has no column of a label: the labels are {', '.join(labels.LABELS)}, as Label, prob_Label, "
+            f"Label_pred or logit_Label; its columns are {', '.join(strange[:8])}"
+        )
+    marked = [columns for columns in found.values() if "logit" in columns or "prob" in columns]
+    if marked and len(marked) < len(found):
+        bare = next(columns["bare"] for columns in found.values() if columns not in marked)
+        named = next(iter(marked[0].values()))
+        raise InputError(f"{path} names some columns as scores ({named}) and others not ({bare}): name all alike")
+    chosen = {label: next(columns[kind] for kind in ("logit", "prob", "bare") if kind in columns)
+              for label, columns in found.items()}  # fmt: skip
+    others = [name for name in strange if name.strip().lower().replace(" ", "_") not in (*IMAGE_COLUMNS, "patient_id")]
+    if near := [
+        name for name in others if name.lower().startswith(("logit_", "prob_")) or name.lower().endswith("_pred")
+    ]:
+        raise InputError(f"{path}: {near[0]} names none of the labels: {', '.join(labels.LABELS)}")
+    return chosen
+
+
+def _read_scores(table: pd.DataFrame, path: Path, columns: dict[str, str]) -> tuple[np.ndarray, str]:
+    """Scores, float64 (N, L), and whether they are probabilities or logits."""
+    numbers = {}
+    for label, column in columns.items():
+        numbers[label] = pd.to_numeric(table[column], errors="coerce")
+        wrong = ~np.isfinite(numbers[label])
+        if wrong.any():
+            raise InputError(
+                f"{path}: {column} holds {table[column][wrong].iloc[0]!r} in line {wrong.idxmax() + 2}"
+                + (f" and no number in {int(wrong.sum()) - 1:,} more" if wrong.sum() > 1 else "")
+                + "; a score is a finite number"
+            )
+    scores = np.stack(list(numbers.values()), axis=1).astype(float)
+    inside = (scores >= 0) & (scores <= 1)
+    by_name = {label: column.lower() for label, column in columns.items()}
+    is_logit = {label: "logit" in name for label, name in by_name.items()}
+    is_prob = {label: not is_logit[label] and name.replace("_", " ") not in _KEYS for label, name in by_name.items()}
+    for k, (label, column) in enumerate(columns.items()):
+        low, high = scores[:, k].min(), scores[:, k].max()
+        if is_prob[label] and not inside[:, k].all():
+            raise InputError(
+                f"{path}: {column} is named as a probability and holds {low:g} to {high:g}: if these are logits "
+                f"call it "
+                f"logit_{label}"
+            )
+    if any(is_logit.values()) and not all(is_logit.values()):
+        raise InputError(f"{path} mixes logits and probabilities: name all columns logit_Label, or none")
+    if all(is_logit.values()) and inside.all():
+        raise InputError(
+            f"{path}: the columns are named as logits and all values lie within 0 to 1: if these are probabilities "
+            f"call "
+            "them prob_Label; a sigmoid on top of one would change every threshold"
+        )
+    if np.isin(scores, (0, 1)).all():
+        raise InputError(
+            f"{path} holds 0 and 1 only: decisions or labels, no scores; an AUC needs what they were made of"
+        )
+    if all(is_logit.values()):
+        return scores, "logits"
+    outside = [column for k, column in enumerate(columns.values()) if not inside[:, k].all()]
+    if outside and len(outside) < len(columns):
+        within = next(column for column in columns.values() if column not in outside)
+        raise InputError(
+            f"{path} mixes scales: {outside[0]} has values outside 0 to 1 and {within} has none; name the columns "
+            "logit_Label or prob_Label"
+        )
+    return scores, "logits" if outside else "probabilities"
+
+
+def _name_part(images: set[str], folder: Path, notes: list[str]) -> tuple[str, str]:
+    """Part and split name, from the split lists beside the label file if these are there."""
+    lists = {}
+    for part, name in (("train_val", TRAIN_VAL_LIST), ("test", TEST_LIST)):
+        if (folder / name).is_file():
+            lists[part] = [line.strip() for line in (folder / name).read_text("utf-8-sig").splitlines() if line.strip()]
+    own = f"custom-{digest_lines(images)[:8]}"
+    if len(lists) < 2:
+        notes.append(f"no split lists beside the label file: the split is named by its images, {own}")
+        return "given", own
+    is_official = all(digest_lines(ids) == OFFICIAL_LISTS[name] for ids, name in
+                      zip(lists.values(), (TRAIN_VAL_LIST, TEST_LIST), strict=True))  # fmt: skip
+    split = OFFICIAL_SPLIT if is_official else f"custom-{digest_lines(lists['test'])[:8]}"
+    inside = {part: len(images & set(ids)) for part, ids in lists.items()}
+    for part, count in inside.items():
+        if count == len(images):
+            if count < len(lists[part]):
+                notes.append(
+                    f"{count:,} of the {len(lists[part]):,} images of the {part} list are scored: not comparable with "
+                    "scores of all of them"
+                )
+            return part, split
+    notes.append(
+        f"{inside['train_val']:,} images are of the train_val list and {inside['test']:,} of the test list: no "
+        f"figure of "
+        "such a mixture is comparable with any other"
+    )
+    return "mixed", own

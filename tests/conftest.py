@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -59,3 +60,11 @@ def trained(small_experiment, tmp_path_factory):
     from cxrkeras.training.fit import train_fold
 
     return train_fold(small_experiment, root=tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def run_copy(trained, tmp_path):
+    """The finished fold in a folder of its own, for tests that change it."""
+    folder = tmp_path / "runs" / trained.folder.parent.name / trained.folder.name
+    shutil.copytree(trained.folder, folder)
+    return folder

@@ -68,7 +68,9 @@ def test_labels_that_cannot_be_fitted_keep_the_sigmoid_with_a_note():
     truth[:, 0], truth[:, 1], logits[3, 2] = 0, 1, np.nan
     fitted = fit_calibration(truth, logits, fitted_on=ORIGIN)
     notes = [fitted.curves[label].note for label in LABELS[:4]]
-    assert ["no positives" in notes[0], "no negatives" in notes[1], "not finite" in notes[2], notes[3] == ""] == [True] * 4
+    assert ["no positives" in notes[0], "no negatives" in notes[1], "not finite" in notes[2], notes[3] == ""] == [
+        True
+    ] * 4
     probs = fitted.apply(logits)
     assert probs[:, 0] == pytest.approx(expit(logits[:, 0]))
     assert np.isnan(probs[:, 2]).tolist() == np.isnan(logits[:, 2]).tolist()

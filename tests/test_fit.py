@@ -32,6 +32,8 @@ FILES = {
     "metrics.json",
     "tensorboard",
     "input_check.npz",
+    "calibration.json",
+    "thresholds.json",
 }
 
 
@@ -75,6 +77,16 @@ def test_a_real_run_of_two_epochs_fills_its_folder(trained, records):
         assert metrics[part]["mean_auc"] == pytest.approx(mean_auc(scores)[0], abs=1e-6)
         assert (metrics[part]["images"], metrics[part]["patients"]) == (len(rows), rows["patient_id"].nunique())
         assert metrics[part]["labels"][0]["positives"] == rows["Atelectasis"].sum()
+    for name in ("calibration.json", "thresholds.json"):
+        origin = json.loads((folder / name).read_text())["fitted_on"]
+        rows = index[index["fold"] == 0]
+        assert origin == {
+            "part": "validation",
+            "fold": 0,
+            "split_name": manifest.split_name,
+            "images": len(rows),
+            "patients": rows["patient_id"].nunique(),
+        }
     # The kept network is that of the best epoch.
     assert metrics["validation"]["mean_auc"] == pytest.approx(history["auc/mean"].max(), abs=1e-6)
     assert metrics["best_epoch"] == history["epoch"][history["auc/mean"].idxmax()]

@@ -100,7 +100,9 @@ def test_means_are_those_of_the_drawn_images():
 
 
 def test_holm():
-    assert adjust_p_values(np.array([0.04, 0.01, np.nan, 0.03])) == pytest.approx([0.06, 0.03, np.nan, 0.06], nan_ok=True)
+    assert adjust_p_values(np.array([0.04, 0.01, np.nan, 0.03])) == pytest.approx(
+        [0.06, 0.03, np.nan, 0.06], nan_ok=True
+    )
 
 
 def cover(datasets, patients=300, replicates=400):

@@ -45,7 +45,7 @@ def test_the_highest_threshold_that_keeps_the_wanted_sensitivity(wanted):
         y, p = TRUTH[:, k] > 0, PROBS[:, k]
         assert (p[y] >= fitted.values[label]).mean() >= wanted
         higher = np.unique(p[p >= fitted.values[label]])[1] if (p >= fitted.values[label]).any() else 1
-        assert (p[y] >= higher).mean() < wanted or wanted == 1.0 and (p[y] >= higher).mean() < 1
+        assert (p[y] >= higher).mean() < wanted or (wanted == 1.0 and (p[y] >= higher).mean() < 1)
 
 
 def test_no_probability_lies_on_a_threshold():
@@ -86,8 +86,8 @@ def test_decisions_equal_scikit_learns():
             assert row[name] == pytest.approx(value, abs=1e-12)
         assert row["youden"] == pytest.approx(wanted["sensitivity"] + wanted["specificity"] - 1, abs=1e-12)
     whole = score_images(TRUTH, PROBS, cuts)
-    assert whole["exact_match"] == pytest.approx(accuracy_score(TRUTH, PROBS >= cuts), abs=1e-12)
-    assert whole["hamming_loss"] == pytest.approx((TRUTH != (PROBS >= cuts)).mean(), abs=1e-12)
+    assert whole["exact_match"] == pytest.approx(accuracy_score(TRUTH, cuts <= PROBS), abs=1e-12)
+    assert whole["hamming_loss"] == pytest.approx(((cuts <= PROBS) != TRUTH).mean(), abs=1e-12)
 
 
 def test_rates_without_a_denominator_are_undefined():

@@ -146,7 +146,7 @@ def write_exploration(folder: Path) -> Path:
     warnings = ["Synthetic phantoms: drawn, not taken of patients."] if manifest.is_synthetic else []
     listed = manifest.num_listed
     lede = [
-        f"{source[0].upper()}{source[1:]}.",
+        f"Source: {source}.",
         f"Labels from {manifest.label_file}; {len(index):,} of its {listed:,} images are here.",
     ]
     out = folder / EXPLORATION

@@ -141,7 +141,7 @@ def _key(marker: str, colour: str, label: str, linestyle: str = "none") -> Line2
 
 def plot_precision_recall(curves: Mapping[str, PrecisionRecall | None], *, source: str) -> Figure:
     """Precision against recall, a panel a label, with the prevalence: what calling every image positive would give."""
-    figure, panels = _grid(len(curves), 2.25, "Precision and recall", source)
+    figure, panels = _grid(len(curves), 2.4, "Precision and recall", source)
     for panel, (label, curve) in zip(panels, curves.items(), strict=True):
         panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         panel.set_title(spell(label), fontsize=10)
@@ -150,13 +150,8 @@ def plot_precision_recall(curves: Mapping[str, PrecisionRecall | None], *, sourc
             continue
         panel.step(curve.recall, curve.precision, where="post", color=BLUE, linewidth=1.6)
         panel.axhline(curve.prevalence, color=GREY, linewidth=1, linestyle=":")
-        is_high = np.interp(0.7, curve.recall[::-1], curve.precision[::-1]) > 0.6
-        panel.text(
-            0.98, 0.06 if is_high else 0.96,
-            f"AP {curve.average_precision:.3f}\n{_range(curve.interval, 3)}\nprevalence {curve.prevalence:.3f}",
-            transform=panel.transAxes, ha="right", va="bottom" if is_high else "top", fontsize=8.5,
-            bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1},
-        )  # fmt: skip
+        score = f"AP {curve.average_precision:.3f} ({_range(curve.interval, 3)})"
+        panel.set_title(f"{spell(label)}\n{score}", fontsize=9.5)
     _label_outer(panels, "recall (sensitivity)", "precision (PPV)")
     figure.legend(
         handles=[_key("", GREY, "prevalence", linestyle=":")], loc="outside upper right", fontsize=9, frameon=False
@@ -187,7 +182,7 @@ def plot_confusion(outcomes: pd.DataFrame, *, source: str) -> Figure:
         for i in range(2):
             for j in range(2):
                 share = f"{shares[i, j]:.0%}" if np.isfinite(shares[i, j]) else "none"
-                colour = "white" if shares[i, j] > 0.7 else "black"
+                colour = "white" if shares[i, j] > 0.9 else "black"
                 panel.text(j, i, f"{counts[i, j]:,.0f}\n{share}", ha="center", va="center", fontsize=9, color=colour)
     _label_outer(panels, "network", "report")
     return figure
@@ -251,7 +246,7 @@ def plot_reliability(
     truth: 0 or 1, (N, L); before, after: probabilities (N, L); errors: the calibration errors of both, (L,).
     """
     # Each label has its own range: a rare one's probabilities are all small.
-    figure, panels = _grid(len(names), 2.3, "Reliability before and after calibration", source, is_shared=False)
+    figure, panels = _grid(len(names), 2.45, "Reliability before and after calibration", source, is_shared=False)
     for column, (panel, label) in enumerate(zip(panels, names, strict=True)):
         panel.set_title(spell(label), fontsize=10)
         if not (np.isfinite(before[:, column]).all() and np.isfinite(after[:, column]).all()):
@@ -265,10 +260,7 @@ def plot_reliability(
             panel.plot(predicted, observed, color=colour, marker=marker, markersize=4, linestyle=style, linewidth=1.2)
             largest = max(largest, *predicted, *observed)
         panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
-        panel.text(
-            0.03, 0.97, f"error {errors[0][column]:.3f}\nthen {errors[1][column]:.3f}", transform=panel.transAxes,
-            va="top", fontsize=8.5,
-        )  # fmt: skip
+        panel.set_title(f"{spell(label)}\nerror {errors[0][column]:.3f}, then {errors[1][column]:.3f}", fontsize=9.5)
         limits = (-0.04 * largest, 1.08 * largest)
         panel.set(xlim=limits, ylim=limits, aspect="equal")
         panel.locator_params(nbins=4)
@@ -418,6 +410,11 @@ def plot_mistakes(
         gap = np.full((len(grey), max(1, len(grey) // 40), 3), 255, np.uint8)
         shown = [colour] if heat is None else [colour, gap, blend_map(grey, heat)]
         panel.imshow(np.concatenate(shown, axis=1))
+        if heat is not None and not (heat > 0).any():
+            panel.text(
+                0.75, 0.04, "no evidence", transform=panel.transAxes, ha="center", fontsize=9, color="white",
+                bbox={"facecolor": "black", "alpha": 0.6, "linewidth": 0},
+            )  # fmt: skip
         panel.set_title(
             f"{row.kind}: {spell(row.label)}\n{row.prob:.3f}, threshold {row.threshold:.3f}; {row.image_id}",
             fontsize=8.5,

@@ -69,7 +69,7 @@ def score_file(
     row = evaluation.scores.loc[MEAN]
     lede = [
         f"Mean AUC {format_interval(row['auc'], evaluation.interval(MEAN), 3)} over {row['note']} findings.",
-        f"{source[0].upper()}{source[1:]}. Truth from {label_file.name}; the file holds {main.kind}.",
+        f"Source: {source}. Truth from {label_file.name}; the file holds {main.kind}.",
     ]
     page = Page(f"Scores of {path.name}", lede, [f"{note[0].upper()}{note[1:]}." for note in notes], chapters)
     save_page(page, out / f"{REPORT}.html")

@@ -300,7 +300,7 @@ def _build_page(folder, metrics, scores, table, drawn, cells, source, num_sample
     lede = [
         f"Grad-CAM points into the box in {_cell(row, 'pointing')} of the boxed findings; a random point would in "
         f"{by_method[RANDOM].loc[ALL, 'pointing']:.2f}.",
-        f"{source[0].upper()}{source[1:]}.",
+        f"Source: {source}.",
         *texts,
     ]
     return Page(f"Localisation of {folder.parent.name}/{folder.name}", lede, warnings, sections)

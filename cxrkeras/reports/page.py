@@ -30,6 +30,11 @@ class Table:
     caption: str = ""
     strong: frozenset[tuple[int, int]] = frozenset()
 
+    def without_empty(self) -> "Table":
+        """The same without columns that have nothing in them."""
+        kept = [k for k in range(len(self.columns)) if any(row[k] for row in self.rows)]
+        return Table([self.columns[k] for k in kept], [[row[k] for k in kept] for row in self.rows], self.caption)
+
 
 @dataclass(frozen=True)
 class Picture:

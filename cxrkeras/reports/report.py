@@ -59,7 +59,7 @@ class Fold:
         """Which images of which split: what every figure and table has to say."""
         predictions = self.parts[part]
         kind = "synthetic phantoms, " if self.metrics["is_synthetic"] else ""
-        share = ", of which part of the images is on disk" if self.metrics["is_partial"] else ""
+        share = ", with a part of its images" if self.metrics["is_partial"] else ""
         return (
             f"{self.name}; {kind}{part} part of split {self.metrics['split_name']}{share}: "
             f"{len(predictions.truth):,} images of {predictions.num_patients:,} patients"
@@ -188,7 +188,7 @@ def _lede(fold: Fold, main: Evaluation, source: str) -> list[str]:
     network = fold.config["experiment"]["model"]["name"] if "members" not in fold.config else "an ensemble"
     return [
         f"Mean AUC {mean} over {row['note']} findings, {network}.",
-        f"{source[0].upper()}{source[1:]}.",
+        f"Source: {source}.",
     ]
 
 
@@ -266,9 +266,10 @@ def _mistakes(fold: Fold, main: Evaluation, source: str, progress: Progress) -> 
         return section
     section.texts.append(
         "Images whose calibrated probability of a finding lies farthest, in log odds, on the wrong side of its "
-        "threshold. "
-        "Labels of the release were read out of reports by a program: some of these may be mistakes of the label."
+        "threshold."
     )
+    if not fold.metrics["is_synthetic"]:
+        section.texts.append("Labels of the release were read out of reports by a program: some may be its mistakes.")
     explain = None
     if (fold.folder / MODEL).is_file():
         explain = build_explainer(load_network(fold.folder / MODEL))
@@ -323,7 +324,7 @@ def _data_facts(fold: Fold) -> dict:
         "split": fold.metrics["split_name"],
         "folds": f"{fold.config['folds']['count']}, cut by patient with seed {fold.config['folds']['seed']}",
         "synthetic": "yes" if fold.metrics["is_synthetic"] else "no",
-        "whole release": "no, part of its images" if fold.metrics["is_partial"] else "yes",
+        "all listed images": "no, a part of them" if fold.metrics["is_partial"] else "yes",
     }
     for part, counts in fold.config["parts"].items():
         facts[f"{part} part"] = f"{counts['images']:,} images of {counts['patients']:,} patients"
@@ -359,7 +360,7 @@ def _render_card(fold: Fold, main: Evaluation, source: str, table: Table) -> str
         network=_network_facts(fold),
         data=data,
         training=training,
-        source=f"{source[0].upper()}{source[1:]}.",
+        source=f"Source: {source}.",
         intervals=sections.INTERVALS,
         table=table,
         thresholds=sections.explain_thresholds(fold.thresholds) if fold.thresholds else "",

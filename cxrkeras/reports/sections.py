@@ -1,7 +1,5 @@
 """The sections that every evaluation has, of a run or of other people's predictions."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from scipy.special import expit
@@ -12,7 +10,7 @@ from cxrkeras.reports import figures
 from cxrkeras.reports.figures import format_interval, spell
 from cxrkeras.reports.page import Picture, Section, Table
 from cxrkeras.scoring.calibration import BINS, Calibration
-from cxrkeras.scoring.evaluation import MEAN, Evaluation
+from cxrkeras.scoring.evaluation import LEAST_PATIENTS, MEAN, Evaluation
 from cxrkeras.scoring.intervals import REPLICATES
 from cxrkeras.scoring.thresholds import YOUDEN, Thresholds
 
@@ -81,7 +79,7 @@ def discrimination(
             "precision depends on the prevalence, which stands beside it. "
             + (INTERVALS if _has_intervals(evaluation) else "")
         ],
-        tables=[Table(columns, rows, source)],
+        tables=[Table(columns, rows, source).without_empty()],
     )
 
 
@@ -176,7 +174,7 @@ def decisions(evaluation: Evaluation, thresholds: Thresholds, *, source: str) ->
         "Decisions at the thresholds",
         texts,
         pictures=[picture],
-        tables=[Table(["label", "threshold", *heads, "remarks"], rows, source)],
+        tables=[Table(["label", "threshold", *heads, "remarks"], rows, source).without_empty()],
     )
 
 
@@ -223,7 +221,7 @@ def reliability(evaluation: Evaluation, calibration: Calibration, *, source: str
                 ["label", "error of the sigmoid", "error, calibrated", "error, if exact", "Brier score", "remarks"],
                 rows,
                 source,
-            )
+            ).without_empty()
         ],
     )
 
@@ -231,7 +229,7 @@ def reliability(evaluation: Evaluation, calibration: Calibration, *, source: str
 def groups(table: pd.DataFrame, *, source: str) -> Section:
     """AUC by sex, age band and view; `table` is that of `evaluate_groups`."""
     means = table[table["label"] == MEAN]
-    counts = means.groupby("attribute", sort=False)["findings"].first()
+    counts = means.groupby("attribute", sort=False)["findings"].max()
     number = ", ".join(f"{attribute} {count}" for attribute, count in counts.items())
     names = list(dict.fromkeys(table["label"]))
     columns = [
@@ -254,12 +252,10 @@ def groups(table: pd.DataFrame, *, source: str) -> Section:
         "Mean AUC of the findings in each group, over those findings that are defined in every group of its kind.",
     )
     text = (
-        f"Within a kind of group the mean is over the findings defined in all its groups ({number} of "
+        f"Groups of fewer than {LEAST_PATIENTS} patients are counted and not scored. Within a kind of group the "
+        f"mean is over the findings defined in all its groups ({number} of "
         f"{len(FINDINGS)}), "
         "so that groups are comparable within their kind and not across kinds. A difference may come from the network, "
         "from other diseases in that group, or from how the images were taken."
     )
     return Section("By sex, age and view", [text], pictures=[picture], tables=[Table(columns, rows, source)])
-
-
-Progress = Callable[[str, int, int], None]

@@ -24,6 +24,7 @@ from cxrkeras.scoring.thresholds import Thresholds, score_decisions, score_image
 SHOW = Callable[[int, int], None]
 MEAN = "mean of findings"
 AGE_BANDS = {"under 20": (0, 20), "20 to 39": (20, 40), "40 to 59": (40, 60), "60 and over": (60, np.inf)}
+LEAST_PATIENTS = 10  # of a group that is scored
 SEXES = {"F": "women", "M": "men"}
 
 
@@ -111,7 +112,8 @@ def evaluate_groups(
     """AUC of each label, and the mean of the findings, by sex, age band and view.
 
     people: age, sex and view by image id. A row for each group and label: attribute, group, label, auc, low, high,
-    positives, images, patients, findings (in the mean: those defined in every group of the attribute).
+    positives, images, patients, findings (in the mean: those defined in every scored group of the attribute).
+    Groups of fewer than LEAST_PATIENTS patients have counts alone.
     """
     people = people.reindex(predictions.image_ids)
     age = people["age"].to_numpy(float)
@@ -120,16 +122,23 @@ def evaluate_groups(
     masks |= {("age", band): (age >= low) & (age < high) for band, (low, high) in AGE_BANDS.items()}
     masks |= {("view", view): (people["view"] == view).to_numpy() for view in ("PA", "AP")}
     masks = {key: mask for key, mask in masks.items() if mask.any()}
-    scored = {
-        key: score_labels(predictions.truth[m], predictions.logits[m], predictions.names) for key, m in masks.items()
-    }
+    scored = {}
+    for key, mask in masks.items():
+        part = predictions.take(mask)
+        scores = score_labels(part.truth, part.logits, part.names)
+        if part.num_patients < LEAST_PATIENTS:
+            scores["auc"] = np.nan
+        scored[key] = scores
     rows = []
     for number, ((attribute, group), mask) in enumerate(masks.items()):
         part, scores = predictions.take(mask), scored[attribute, group]
         values = scores["auc"].to_numpy()
         drawn = bootstrap_scores(part.truth, part.logits, part.patient_ids, replicates=replicates, seed=seed).auc
+        drawn[:, np.isnan(values)] = np.nan
         beside = [other["auc"].notna() for (kind, _), other in scored.items() if kind == attribute]
-        common = np.logical_and.reduce(beside) & [name in labels.FINDINGS for name in part.names]
+        beside = [defined for defined in beside if defined.any()]
+        common = np.logical_and.reduce(beside or [np.zeros(len(values), bool)])
+        common &= np.isfinite(values) & [name in labels.FINDINGS for name in part.names]
         entries = [(name, values[k], find_interval(drawn[:, k])) for k, name in enumerate(part.names)]
         if common.any():
             average = find_interval(average_replicates(drawn[:, common], values[common]))

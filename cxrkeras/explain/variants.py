@@ -36,7 +36,7 @@ def build_scorecam(network: keras.Model, channels: int):
     network has two outputs instead, the label's logit and zero, whose softmax is the label's sigmoid.
     """
     pair = keras.layers.Dense(2, use_bias=False, dtype="float32", trainable=False, name="label_and_zero")
-    inner = keras.Model(network.input, pair(network.output))
+    inner = keras.Model(network.inputs, pair(network.output))  # a list, as tf-keras-vis calls it with one
     explain = Scorecam(inner, clone=False)
     num_labels = network.output_shape[-1]
     available = network.get_layer(FEATURES).output.shape[-1]

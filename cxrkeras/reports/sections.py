@@ -35,7 +35,8 @@ def explain_thresholds(thresholds: Thresholds) -> str:
 
 def describe_origin(fitted_on: dict) -> str:
     """The part that something was fitted on: `the validation part of fold 0, split nih-official (9 images ...)`."""
-    fold = "" if fitted_on.get("fold") is None else f" of fold {fitted_on['fold']}"
+    number = fitted_on["fold"]
+    fold = "" if number is None else f" of fold{'s' if isinstance(number, str) else ''} {number}"
     return (
         f"the {fitted_on['part']} part{fold}, split {fitted_on['split_name']} ({fitted_on['images']:,} images of "
         f"{fitted_on['patients']:,} patients)"

@@ -85,13 +85,14 @@ def _fit_curve(positive: np.ndarray, logits: np.ndarray, method: str) -> Curve:
     smooth = method == PLATT
     low, high = (1 / (num_negatives + 2), (num_positives + 1) / (num_positives + 2)) if smooth else (0.0, 1.0)
     target = np.where(positive, high, low)
-    spread = max(logits.std(), 1e-6)  # of a constant column: nothing to divide by
-    twice, sides = np.tile(logits / spread, 2)[:, None], np.repeat([1, 0], len(logits))
-    model = LogisticRegression(C=np.inf, fit_intercept=smooth, tol=1e-8, max_iter=1000)
-    model.fit(twice, sides, sample_weight=np.concatenate([target, 1 - target]))
-    slope, intercept = float(model.coef_[0, 0]) / spread, float(model.intercept_[0]) if smooth else 0.0
-    if slope > 0:
-        return Curve(slope, intercept)
+    spread = logits.std()
+    if spread > 0:
+        twice, sides = np.tile(logits / spread, 2)[:, None], np.repeat([1, 0], len(logits))
+        model = LogisticRegression(C=np.inf, fit_intercept=smooth, solver="newton-cholesky", tol=1e-8)
+        model.fit(twice, sides, sample_weight=np.concatenate([target, 1 - target]))
+        slope, intercept = float(model.coef_[0, 0]) / spread, float(model.intercept_[0]) if smooth else 0.0
+        if slope > 0:
+            return Curve(slope, intercept)
     return Curve(
         0.0,
         float(logit(target.mean())) if smooth else 0.0,

@@ -98,7 +98,7 @@ def build_ensemble(
     }
     content = {
         "run": folder.parent.name,
-        "fold": held_out[0] if len(held_out) == 1 else held_out,
+        "fold": held_out[0] if len(held_out) == 1 else ", ".join(map(str, held_out)),
         "best_epoch": None,
         **{key: metrics[0][key] for key in ("records", "split_name", "is_partial", "is_synthetic")},
         **{part: describe_scores(predictions) for part, predictions in parts.items()},

@@ -1,0 +1,57 @@
+"""Run folders as training leaves them, of networks that never were."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from cxrkeras import labels
+from cxrkeras.scoring.operating import describe_part, fit_operating_points, save_operating_points
+from cxrkeras.scoring.predictions import Predictions, save_predictions
+from cxrkeras.scoring.scores import describe_scores
+
+NUM_TEST, NUM_FOLD, FOLDS = 300, 120, 3
+
+
+def make_predictions(seed=0, num=400, patients=100, gap=2.0, noise_seed=0, prefix="") -> Predictions:
+    """Images whose logits are higher by `gap` where a label is; the same seed gives the same images and truth."""
+    rng, noise = np.random.default_rng(seed), np.random.default_rng([seed, noise_seed])
+    who = np.sort(rng.integers(0, patients, num))
+    truth = (rng.random((num, 15)) < 0.2).astype(float)
+    logits = noise.normal(-1.5, 1, (num, 15)) + gap * truth
+    ids = np.array([f"{prefix}{n:04d}.png" for n in range(num)])
+    return Predictions(ids, np.array([f"{prefix}{n}" for n in who]), truth, logits)
+
+
+def write_run(root, name, folds=FOLDS, gap=2.0, noise_seed=0, split="grouped-20-0", data_seed=0, cut=0, epochs=4):
+    """Write the finished folds of a run; runs of one `data_seed` are on the same images."""
+    test = make_predictions(data_seed, NUM_TEST, gap=gap, noise_seed=noise_seed, prefix="t")
+    for fold in range(folds):
+        folder = root / name / f"fold{fold}"
+        folder.mkdir(parents=True)
+        validation = make_predictions(
+            100 + data_seed + fold, NUM_FOLD, 40, gap=gap, noise_seed=noise_seed, prefix=f"v{fold}-"
+        )
+        noise = np.random.default_rng([noise_seed, fold, 5]).normal(0, 0.3, test.logits.shape)
+        parts = {
+            "validation": validation,
+            "test": Predictions(test.image_ids, test.patient_ids, test.truth, test.logits + noise),
+        }
+        metrics = {
+            "run": name, "fold": fold, "best_epoch": epochs, "records": "records/none", "split_name": split,
+            "is_partial": False, "is_synthetic": True, **{part: describe_scores(one) for part, one in parts.items()},
+        }  # fmt: skip
+        config = {
+            "name": name, "records_fingerprint": f"data{data_seed}", "folds": {"count": FOLDS, "seed": cut},
+            "split_name": split, "is_synthetic": True, "labels": labels.LABELS, "versions": {"keras": "3"},
+            "parts": {part: {"images": len(one.truth), "patients": one.num_patients} for part, one in parts.items()},
+        }  # fmt: skip
+        for part, predictions in parts.items():
+            save_predictions(folder / f"predictions_{part}.csv", predictions)
+        fitted_on = describe_part(validation, metrics, "validation")
+        save_operating_points(folder, *fit_operating_points(validation, fitted_on))
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        history = pd.DataFrame({"epoch": range(1, epochs + 1), "auc/mean": np.linspace(0.5, 0.8, epochs) + 0.01 * fold})
+        history.to_csv(folder / "history.csv", index=False)
+    return root / name

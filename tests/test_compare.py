@@ -1,0 +1,195 @@
+"""Runs side by side and averaged: what may stand beside what, and what the numbers are."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from runs import FOLDS, NUM_FOLD, NUM_TEST, write_run
+from scipy.special import expit, logit
+
+from cxrkeras.errors import InputError
+from cxrkeras.labels import FINDINGS, LABELS
+from cxrkeras.reports.compare import (
+    compare_paired,
+    load_published,
+    load_run,
+    rank_runs,
+    tabulate,
+    write_comparison,
+)
+from cxrkeras.reports.report import write_report
+from cxrkeras.scoring.ensemble import build_ensemble
+from cxrkeras.scoring.evaluation import MEAN
+from cxrkeras.scoring.predictions import load_predictions
+from cxrkeras.scoring.scores import mean_auc, score_labels
+
+
+def change_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_runs_are_ranked_on_validation_whatever_test_says(tmp_path):
+    good, poor = write_run(tmp_path, "good"), write_run(tmp_path, "poor", gap=1.0, noise_seed=1)
+    for fold in range(FOLDS):  # on test the poor one is perfect
+        path = poor / f"fold{fold}" / "predictions_test.csv"
+        table = pd.read_csv(path)
+        for label in LABELS:
+            table[f"logit_{label}"] = table[label]
+        table.to_csv(path, index=False)
+    runs = rank_runs([load_run(poor), load_run(good)])
+    assert [run.name for run in runs] == ["good", "poor"]
+    table = tabulate(runs).set_index(["run", "part", "label"])
+    assert table.loc[("poor", "test", MEAN), "mean"] == 1
+    aucs = [
+        mean_auc(score_labels(p.truth, p.logits))[0]
+        for p in (load_predictions(good / f"fold{fold}" / "predictions_validation.csv") for fold in range(FOLDS))
+    ]
+    assert table.loc[("good", "validation", MEAN), "mean"] == pytest.approx(np.mean(aucs))
+    assert table.loc[("good", "validation", MEAN), "std"] == pytest.approx(np.std(aucs, ddof=1))
+    assert table.loc[("good", "validation", MEAN), "folds"] == FOLDS
+
+
+def test_a_comparison_as_page_csv_and_markdown(tmp_path):
+    folders = [write_run(tmp_path, "a"), write_run(tmp_path, "b", gap=1.2, noise_seed=3), write_run(tmp_path, "c", 1)]
+    path, runs = write_comparison(folders, tmp_path, replicates=60)
+    assert runs[-1].name == "b"
+    table = pd.read_csv(path.with_suffix(".csv"))
+    assert set(table["run"]) == {"a", "b", "c"}
+    markdown = path.with_suffix(".md").read_text()
+    assert "**" in markdown
+    assert "| mean of findings |" in markdown
+    paired = pd.read_csv(path.parent / "paired.csv").set_index(["run", "label"])
+    assert paired.loc[("b", MEAN), "difference"] < -0.1
+    assert paired.loc[("b", MEAN), "p_value"] < 0.05
+    assert paired.loc[("b", MEAN), "p_value_adjusted"] >= paired.loc[("b", MEAN), "p_value"]
+    assert (path.parent / "auc_epochs.png").is_file()
+    assert "published" not in path.read_text()
+    text = path.read_text()
+    assert f"{NUM_TEST} images of" in text
+    assert "grouped-20-0" in text
+
+
+def test_paired_differences_do_not_depend_on_the_order_of_images(tmp_path):
+    first, second = load_run(write_run(tmp_path, "a")), load_run(write_run(tmp_path, "b", noise_seed=2))
+    expected = compare_paired(first, second, replicates=50)
+    rows = np.random.default_rng(0).permutation(NUM_TEST)
+    second.test[:] = [one.take(rows) for one in second.test]
+    assert compare_paired(first, second, replicates=50).equals(expected)
+    nothing = compare_paired(first, first, replicates=50)
+    assert (nothing["difference"] == 0).all()
+    assert (nothing["p_value"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"split": "nih-official"}, ["split grouped-20-0", "nih-official", "cannot stand in one table"]),
+        ({"data_seed": 9}, ["other images|other folds|records"]),
+        ({"cut": 4}, ["other folds"]),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, options, words):
+    a, b = write_run(tmp_path, "a"), write_run(tmp_path, "b", **options)
+    if "data_seed" in options:
+        pd.read_csv(b / "fold0" / "predictions_test.csv").iloc[1:].to_csv(b / "fold0" / "predictions_test.csv", index=0)
+    with pytest.raises(InputError, match=r".*".join(words)):
+        write_comparison([a, b], tmp_path)
+
+
+def test_folds_of_two_splits_have_no_mean(tmp_path):
+    folder = write_run(tmp_path, "a")
+    change_json(folder / "fold1" / "metrics.json", split_name="nih-official")
+    with pytest.raises(InputError, match="two splits"):
+        load_run(folder)
+
+
+def test_published_scores_stand_beside_runs_of_the_same_split_only(tmp_path):
+    published = load_published()
+    assert published.shape == (15, 11)
+    assert published.loc[list(FINDINGS), "effnet_b7_adam_exponential"].mean() == pytest.approx(0.754, abs=5e-4)
+    with pytest.raises(InputError, match="nih-official"):
+        write_comparison([write_run(tmp_path, "own")], tmp_path, with_published=True)
+    path, _ = write_comparison(
+        [write_run(tmp_path, "official", split="nih-official")], tmp_path, with_published=True, replicates=10
+    )
+    text = path.read_text()
+    assert text.count("published:") == 11
+    assert "another run of the same split" in text
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_an_ensemble_is_the_mean_of_its_members(tmp_path, average):
+    run = write_run(tmp_path, "a")
+    folders = [run / f"fold{fold}" for fold in range(FOLDS)]
+    folder, metrics = build_ensemble(folders, average=average, root=tmp_path)
+    members = [load_predictions(one / "predictions_test.csv") for one in folders]
+    logits = load_predictions(folder / "predictions_test.csv").logits
+    mean = (
+        np.mean([one.logits for one in members], axis=0)
+        if average == "logits"
+        else logit(np.mean([expit(one.logits) for one in members], axis=0))
+    )
+    np.testing.assert_allclose(logits, mean, rtol=1e-5, atol=1e-5)
+    assert metrics["test"]["mean_auc"] > np.mean([json.loads((one / "metrics.json").read_text())["test"]["mean_auc"]
+                                                  for one in folders])  # fmt: skip
+    # Each validation image was held out by one member, which alone predicts it.
+    validation = load_predictions(folder / "predictions_validation.csv")
+    assert len(validation.truth) == FOLDS * NUM_FOLD
+    own = load_predictions(folders[1] / "predictions_validation.csv")
+    rows = np.flatnonzero(np.char.startswith(validation.image_ids.astype(str), "v1-"))
+    np.testing.assert_allclose(validation.logits[rows], own.logits, rtol=1e-5, atol=1e-6)
+    origin = json.loads((folder / "thresholds.json").read_text())["fitted_on"]
+    assert (origin["images"], origin["fold"]) == (FOLDS * NUM_FOLD, "0, 1, 2")
+
+
+def test_members_that_held_out_the_same_images_are_averaged_on_them(tmp_path):
+    a, b = write_run(tmp_path, "a"), write_run(tmp_path, "b", noise_seed=7)
+    folder, _ = build_ensemble([a / "fold0", b / "fold0"], root=tmp_path)
+    assert folder.name == "fold0"
+    both = [load_predictions(run / "fold0" / "predictions_validation.csv").logits for run in (a, b)]
+    np.testing.assert_allclose(
+        load_predictions(folder / "predictions_validation.csv").logits, np.mean(both, axis=0), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_an_ensemble_is_a_run_like_any_other(tmp_path):
+    run, other = write_run(tmp_path, "a"), write_run(tmp_path, "b", noise_seed=2)
+    folder, _ = build_ensemble([run / f"fold{fold}" for fold in range(FOLDS)], root=tmp_path)
+    path, runs = write_comparison([folder.parent, other], tmp_path, replicates=20)
+    assert "ensemble" in path.read_text()
+    assert len(runs) == 2
+    page, notes = write_report(folder, replicates=20)
+    assert "an ensemble" in page.read_text()
+    assert "mean logits of a/fold0, a/fold1, a/fold2" in (page.parent / "model_card.md").read_text()
+    assert len(notes) == 1  # its records are not there
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda root: [write_run(root, "a", 1) / "fold0"], "two members or more"),
+        (lambda root: [write_run(root, "a", 1) / "fold0"] * 2, "two members or more"),
+        (
+            lambda root: [write_run(root, "a", 1) / "fold0", write_run(root, "b", 1, split="nih-official") / "fold0"],
+            "split name nih-official",
+        ),
+        (
+            lambda root: [write_run(root, "a", 1) / "fold0", write_run(root, "b", 1, data_seed=2) / "fold0"],
+            "records fingerprint data2",
+        ),
+    ],
+)
+def test_ensembles_that_cannot_be_are_refused(tmp_path, prepare, words):
+    with pytest.raises(InputError, match=words):
+        build_ensemble(prepare(tmp_path), root=tmp_path)
+
+
+def test_ensembles_are_not_nested_and_average_what_is_known(tmp_path):
+    run = write_run(tmp_path, "a")
+    folders = [run / f"fold{fold}" for fold in range(2)]
+    folder, _ = build_ensemble(folders, root=tmp_path)
+    with pytest.raises(InputError, match="ensemble itself"):
+        build_ensemble([folder, folders[0]], root=tmp_path)
+    with pytest.raises(InputError, match="logits or probabilities; got 'ranks'"):
+        build_ensemble(folders, average="ranks", root=tmp_path)

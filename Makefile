@@ -4,7 +4,7 @@ PYTHON ?= python3
 EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN_CXR = .venv/bin/cxrkeras
 opt = $(if $($(1)),--$(2) "$($(1))")
-.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam tensorboard test test-all lint bench bench-models bench-training parity clean
+.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score tensorboard test test-all lint bench bench-models bench-training bench-evaluation parity clean
 
 .venv/ready: setup.cfg pyproject.toml
 	@echo "installing into .venv, this takes minutes"
@@ -54,6 +54,27 @@ augmentation: .venv/ready ## draw training images before and after: [EXPERIMENT=
 gradcam: .venv/ready ## show where a network looked: IMG=... [RUN=...] [LABEL=...|all]
 	@$(RUN_CXR) gradcam $(if $(IMG),"$(IMG)") $(call opt,RUN,run) $(call opt,LABEL,label)
 
+calibrate: .venv/ready ## fit probabilities and thresholds anew, on validation: [RUN=...] [METHOD=platt|temperature|isotonic] [SENSITIVITY=0.9]
+	@$(RUN_CXR) calibrate $(call opt,RUN,run) $(call opt,METHOD,method) $(call opt,SENSITIVITY,sensitivity)
+
+report: .venv/ready ## write a page about one fold, with intervals, curves, decisions, mistakes: [RUN=...]
+	@$(RUN_CXR) report $(call opt,RUN,run)
+
+compare: .venv/ready ## compare runs over their folds, ranked on validation: RUNS="a b c" [PUBLISHED=1 for the original's scores]
+	@$(RUN_CXR) compare $(RUNS) $(if $(PUBLISHED),--with-published)
+
+ensemble: .venv/ready ## average folds or runs into a run of its own: RUNS="a b/fold1" [AVERAGE=logits|probabilities]
+	@$(RUN_CXR) ensemble $(RUNS) $(call opt,AVERAGE,average)
+
+explore: .venv/ready ## write a page about the labels and people of records: [RECORDS=...]
+	@$(RUN_CXR) explore $(call opt,RECORDS,records)
+
+localise: .venv/ready ## score heat maps against the true boxes: [RUN=...] [SAMPLE=20] [CHANNELS=64]
+	@$(RUN_CXR) localise $(call opt,RUN,run) $(call opt,SAMPLE,sample) $(call opt,CHANNELS,channels)
+
+score: .venv/ready ## score other people's predictions: PREDICTIONS=file.csv [LABELS=Data_Entry_2017_v2020.csv] [VALIDATION=file.csv] [OUT=folder]
+	@$(RUN_CXR) score $(if $(PREDICTIONS),"$(PREDICTIONS)") $(call opt,LABELS,labels) $(call opt,VALIDATION,validation) $(call opt,OUT,out)
+
 tensorboard: .venv/ready ## open the curves of all runs [PORT=6006]
 	@$(RUN_CXR) tensorboard $(call opt,PORT,port)
 
@@ -74,6 +95,9 @@ bench-models: .venv/ready ## measure building, first step, inference and trainin
 
 bench-training: .venv/ready ## measure training: records, augmentation and step, beside a constant batch and PyTorch if installed
 	@.venv/bin/python -m benchmarks.training
+
+bench-evaluation: .venv/ready ## measure the bootstrap on as many images as the official test list
+	@.venv/bin/python -m benchmarks.evaluation
 
 parity: .venv/ready ## compare the networks with torchvision's, which must be installed [SAVE=1 stores its results for the tests]
 	@.venv/bin/python -m benchmarks.parity $(if $(SAVE),--save)

@@ -32,6 +32,16 @@ def cxrkeras(*arguments, cwd):
         (["gradcam"], ["IMG="]),
         (["gradcam", "x.png"], ["no finished run", "make demo"]),
         (["gradcam", "x.png", "--run", "nope"], ["no run 'nope'"]),
+        (["report"], ["no finished run", "make demo"]),
+        (["calibrate", "--run", "nope"], ["no run 'nope'"]),
+        (["localise"], ["no finished run"]),
+        (["compare"], ["RUNS="]),
+        (["compare", "a", "b"], ["no run 'a'"]),
+        (["ensemble"], ["RUNS="]),
+        (["ensemble", "a"], ["no run 'a'"]),
+        (["explore"], ["no records"]),
+        (["score"], ["PREDICTIONS="]),
+        (["score", "nope.csv"], ["no predictions file nope.csv"]),
         (["phantom", "--n", "5"], ["N of 50"]),
         (["tensorboard"], ["no run"]),
         (["phantom", "--n", "five"], ["--n"]),
@@ -67,3 +77,15 @@ def test_the_whole_way_from_the_shell(phantom_folder, tmp_path):
     saved = list((tmp_path / "experiments" / "runs").glob("*/fold0/gradcam/*-all.png"))
     assert len(saved) == 1
     assert str(saved[0].relative_to(tmp_path)) in explained.stdout
+    calibrated = cxrkeras("calibrate", "--sensitivity", "0.9", "--method", "isotonic", cwd=tmp_path)
+    assert "sensitivity>=0.9 on calibrated probabilities (isotonic)" in " ".join(calibrated.stdout.split())
+    explored = cxrkeras("explore", cwd=tmp_path)
+    scored = cxrkeras(
+        "score",
+        next((tmp_path / "experiments" / "runs").glob("*/fold0/predictions_test.csv")),
+        "--labels", "data/phantom/Data_Entry_2017_v2020.csv", "--out", "scored", cwd=tmp_path,
+    )  # fmt: skip
+    assert "no thresholds and no calibration" in scored.stdout
+    for done, page in ((explored, "records/phantom-32/explore/explore.html"), (scored, "scored/report.html")):
+        assert page in done.stdout
+        assert (tmp_path / page).is_file()

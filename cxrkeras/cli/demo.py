@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cxrkeras.cli.data import make_records
-from cxrkeras.cli.shell import app, console, show_count
+from cxrkeras.cli.shell import app, console, show_count, show_phases
 from cxrkeras.cli.training import train_one
 from cxrkeras.runs import MODEL, RECORDS_ROOT, TENSORBOARD, predictions_file
 
@@ -14,18 +14,21 @@ DEMO_IMAGES, DEMO_PIXELS, DEMO_SIZE = 2400, 256, 128
 
 @app.command()
 def demo() -> None:
-    """Go the whole way on synthetic phantoms: draw, convert, train, score, explain. Under ten minutes on two cores."""
+    """Go the whole way on synthetic phantoms, in under ten minutes on two cores.
+
+    Draw, convert, train, score, explain, report.
+    """
     from cxrkeras.config import load_experiment
     from cxrkeras.data.phantom import write_phantoms
 
-    console.rule("1 of 4: synthetic phantoms")
+    console.rule("1 of 5: synthetic phantoms")
     with show_count("drawing phantoms") as progress:
         write_phantoms(DEMO_DATA, num_images=DEMO_IMAGES, size=DEMO_PIXELS, progress=progress)
-    console.rule("2 of 4: records")
+    console.rule("2 of 5: records")
     make_records(DEMO_DATA, DEMO_RECORDS, DEMO_SIZE, folds=5)
-    console.rule("3 of 4: training resnet18")
+    console.rule("3 of 5: training resnet18")
     folder = train_one(load_experiment("phantom", settings={"data": {"records": DEMO_RECORDS}}), "phantom")
-    console.rule("4 of 4: Grad-CAM")
+    console.rule("4 of 5: Grad-CAM")
     import pandas as pd
 
     from cxrkeras.explain.sheet import build_sheets
@@ -43,6 +46,12 @@ def demo() -> None:
     console.print(f"{image} was drawn with {' and '.join(true)};")
     console.print("of the test images with two findings it is the one on which the network is surest of both")
     console.print(f"saved {sheet.path}")
+    console.rule("5 of 5: report")
+    from cxrkeras.reports.report import write_report
+
+    with show_phases() as progress:
+        report, _ = write_report(folder, progress=progress)
+    console.print(f"saved {report}")
     console.rule("done")
     console.print(
         f"images       {DEMO_DATA}\n"
@@ -50,9 +59,11 @@ def demo() -> None:
         f"network      {folder / MODEL}\n"
         f"predictions  {folder / predictions_file('test')}\n"
         f"curves       {folder / TENSORBOARD}\n"
-        f"heat maps    {sheet.path}\n\n"
+        f"heat maps    {sheet.path}\n"
+        f"report       {report}\n\n"
         "All of it is made of synthetic phantoms: this network knows nothing about patients. Next:\n"
         f"  make gradcam IMG={image} LABEL=all\n"
+        "  make localise\n"
         "  make tensorboard\n"
         "  make records DATA=<folder of the NIH release>"
     )

@@ -153,7 +153,9 @@ def localise(
 
 @app.command()
 def score(
-    predictions: Annotated[Path, typer.Argument(help="A CSV with an image column and a column a label.")],
+    predictions: Annotated[
+        Optional[Path], typer.Argument(help="A CSV with an image column and a column a label.")
+    ] = None,
     labels: Annotated[
         Path, typer.Option(help="The label file of the release, or a CSV of image, patient and labels.")
     ] = Path("data/nih/Data_Entry_2017_v2020.csv"),
@@ -166,6 +168,8 @@ def score(
 
     Columns may be called `Label`, `prob_Label`, `Label_pred` or `logit_Label`, in any order, for all labels or some.
     """
+    if predictions is None:
+        raise InputError("which predictions? Give PREDICTIONS=<a CSV with an image column and a column a label>")
     from cxrkeras.reports.foreign import score_file
 
     folder = out or predictions.with_name(f"{predictions.stem}-report")

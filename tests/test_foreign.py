@@ -1,0 +1,232 @@
+"""Other people's predictions: read whatever their make, and told precisely what is mixed up."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+
+from cxrkeras.data.release import read_labels
+from cxrkeras.errors import InputError
+from cxrkeras.labels import LABELS, encode_labels
+from cxrkeras.reports.foreign import score_file
+from cxrkeras.scoring.foreign import read_foreign
+
+NUM = 300
+
+
+@pytest.fixture
+def labels_file(tmp_path):
+    """A label file of the release of 60 patients, of whom the last third is the test part."""
+    rng = np.random.default_rng(0)
+    lines = ["Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Sex,View Position,a[b,c],d[e,f]"]
+    ids = []
+    for number in range(NUM):
+        findings = (rng.random(14) < 0.2).astype(int)
+        text = encode_labels([*findings, int(not findings.any())])
+        ids.append(f"{number // 5:08d}_{number % 5:03d}.png")
+        sex, view = rng.choice(["F", "M"]), rng.choice(["PA", "AP"])
+        lines.append(f"{ids[-1]},{text},0,{number // 5},{rng.integers(20, 90)},{sex},{view},1,2,3,4")
+    path = tmp_path / "Data_Entry_2017_v2020.csv"
+    path.write_text("\n".join(lines) + "\n")
+    (tmp_path / "train_val_list.txt").write_text("\n".join(ids[:200]) + "\n")
+    (tmp_path / "test_list.txt").write_text("\n".join(ids[200:]) + "\n")
+    return path
+
+
+def make_scores(labels_file, rows=slice(200, None)):
+    table, _, _ = read_labels(labels_file)
+    table = table.iloc[rows]
+    rng = np.random.default_rng(1)
+    truth = table[list(LABELS)].to_numpy()
+    return table["image_id"].to_list(), truth, rng.normal(-1, 1, truth.shape) + 1.5 * truth
+
+
+def write(path, images, scores, name="prob_{}", names=LABELS, image="image"):
+    table = pd.DataFrame({name.format(label): scores[:, LABELS.index(label)] for label in names})
+    table.insert(0, image, images)
+    table.to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("name", ["prob_{}", "{}", "{}_pred", "logit_{}", "Prob {}", "{}_LOGIT", "p_{}"])
+@pytest.mark.parametrize("image", ["image", "Image Index", "filename"])
+def test_any_spelling_and_order_gives_the_same_scores(labels_file, tmp_path, name, image):
+    images, truth, logits = make_scores(labels_file)
+    scores = logits if "logit" in name.lower() else expit(logits)
+    order = np.random.default_rng(2).permutation(len(images))
+    names = list(LABELS)[::-1]
+    spelled = [label.replace("_", " ").lower() if name.startswith("Prob") else label for label in names]
+    table = pd.DataFrame({name.format(s): scores[order, LABELS.index(n)] for s, n in zip(spelled, names, strict=True)})
+    table[image] = [f"some/folder/{images[k]}" for k in order]
+    table.to_csv(tmp_path / "theirs.csv", index=False)
+    read = read_foreign(tmp_path / "theirs.csv", labels_file)
+    assert read.predictions.names == LABELS
+    assert read.predictions.image_ids.tolist() == [images[k] for k in order]
+    np.testing.assert_allclose(read.predictions.logits, logits[order], rtol=1e-6)
+    np.testing.assert_array_equal(read.predictions.truth, truth[order])
+    assert read.part == "test"
+    assert read.kind == ("logits" if "logit" in name.lower() else "probabilities")
+
+
+def test_our_own_files_are_read_by_their_logits(labels_file, tmp_path):
+    images, truth, logits = make_scores(labels_file)
+    table = pd.DataFrame({"image_id": images, "patient_id": "x"})
+    for k, label in enumerate(LABELS):
+        table[label], table[f"logit_{label}"] = truth[:, k], logits[:, k]
+    table.to_csv(tmp_path / "own.csv", index=False)
+    read = read_foreign(tmp_path / "own.csv", labels_file)
+    np.testing.assert_allclose(read.predictions.logits, logits)
+    assert read.predictions.num_patients == 20
+
+
+def test_a_page_with_intervals_and_thresholds_of_validation(labels_file, tmp_path):
+    images, truth, logits = make_scores(labels_file)
+    path = write(tmp_path / "theirs.csv", images, expit(3 * logits))
+    earlier, _, before = make_scores(labels_file, slice(0, 200))
+    validation = write(tmp_path / "validation.csv", earlier, expit(3 * before))
+    page, evaluation, notes = score_file(path, labels_file, validation, tmp_path / "out", replicates=30)
+    assert notes == []
+    for k, label in enumerate(LABELS):
+        assert evaluation.scores.loc[label, "auc"] == pytest.approx(roc_auc_score(truth[:, k], logits[:, k]))
+    table = pd.read_csv(page.parent / "scores.csv").set_index("label")
+    assert table["error_after"].mean() < 0.75 * table["error_before"].mean()
+    assert table.loc["Mass", "threshold"] > 0
+    assert (table["part"] == "test").all()
+    assert {"roc.png", "confusion.png", "reliability.png", "groups.png"} <= {p.name for p in page.parent.iterdir()}
+    without, evaluation, notes = score_file(path, labels_file, None, tmp_path / "alone", replicates=30)
+    assert "no thresholds and no calibration" in notes[0]
+    assert "threshold" not in evaluation.scores
+    assert not (without.parent / "confusion.png").exists()
+
+
+def test_some_labels_and_some_images_are_scored_as_such(labels_file, tmp_path):
+    images, _, logits = make_scores(labels_file)
+    path = write(tmp_path / "theirs.csv", images[:80], expit(logits[:80]), names=("Mass", "Effusion"))
+    page, evaluation, notes = score_file(path, labels_file, None, tmp_path / "out", replicates=20)
+    assert list(evaluation.scores.index) == ["Effusion", "Mass", "mean of findings"]
+    assert any("80 of the 100 images of the test list" in note for note in notes)
+    assert any("no column for Atelectasis" in note for note in notes)
+    assert "80 images of" in page.read_text()
+
+
+def test_a_mixture_of_parts_is_said(labels_file, tmp_path):
+    images, _, logits = make_scores(labels_file, slice(150, 250))
+    read = read_foreign(write(tmp_path / "theirs.csv", images, expit(logits)), labels_file)
+    assert read.part == "mixed"
+    assert "50 images are of the train_val list and 50 of the test list" in read.notes[0]
+
+
+def spoil(change, column="prob_Mass"):
+    def write_spoiled(path, images, logits):
+        table = pd.read_csv(write(path, images, expit(logits)))
+        change(table)
+        table.to_csv(path, index=False)
+
+    return write_spoiled
+
+
+def rename(table, old, new):
+    table.columns = [new if name == old else name for name in table.columns]
+
+
+WRONG = {
+    "logits as probabilities": (
+        lambda p, i, z: write(p, i, z),
+        r"prob_Atelectasis is named as a probability and holds -.* call it logit_Atelectasis",
+    ),
+    "probabilities as logits": (
+        lambda p, i, z: write(p, i, expit(z), "logit_{}"),
+        r"named as logits and all values lie within 0 to 1",
+    ),
+    "decisions": (lambda p, i, z: write(p, i, (z > 0).astype(int)), r"holds 0 and 1 only"),
+    "one logit among bare probabilities": (
+        lambda p, i, z: write(p, i, np.where(np.arange(15) == 4, z, expit(z)), "{}"),
+        r"mixes scales: Effusion has values outside 0 to 1 and Atelectasis has none",
+    ),
+    "named logits beside named probabilities": (
+        spoil(lambda t: rename(t, "prob_Mass", "logit_Mass")),
+        r"mixes logits and probabilities",
+    ),
+    "an unknown image": (
+        spoil(lambda t: t.__setitem__("image", ["foreign.png", *t["image"][1:]])),
+        r"1 of 100 images that Data_Entry_2017_v2020\.csv does not list \(first: foreign\.png\)",
+    ),
+    "an image twice": (
+        spoil(lambda t: t.__setitem__("image", [t["image"][1], *t["image"][1:]])),
+        r"1 images more than once \(first: .*, line 3\)",
+    ),
+    "no image": (spoil(lambda t: t.__setitem__("image", ["", *t["image"][1:]])), r"line 2: no image"),
+    "a missing score": (
+        spoil(lambda t: t.__setitem__("prob_Mass", [np.nan, *t["prob_Mass"][1:]])),
+        r"prob_Mass holds '' in line 2",
+    ),
+    "words for scores": (
+        spoil(lambda t: t.__setitem__("prob_Mass", "high")),
+        r"prob_Mass holds 'high' in line 2 and no number in 99 more",
+    ),
+    "another label": (
+        spoil(lambda t: rename(t, "prob_Mass", "prob_Lump")),
+        r"prob_Lump names none of the labels: Atelectasis",
+    ),
+    "a label twice": (
+        spoil(lambda t: t.__setitem__("Mass_pred", t["prob_Mass"])),
+        r"two columns for Mass: prob_Mass and Mass_pred",
+    ),
+    "one without its mark": (
+        spoil(lambda t: rename(t, "prob_Mass", "Mass")),
+        r"names some columns as scores \(prob_Atelectasis\) and others not \(Mass\)",
+    ),
+    "no column of images": (spoil(lambda t: rename(t, "image", "who")), r"no column of images: call it image"),
+    "no label": (lambda p, i, z: pd.DataFrame({"image": i, "x": 1}).to_csv(p, index=False), r"no column of a label"),
+    "no rows": (lambda p, i, z: write(p, [], np.zeros((0, 15))), r"has no rows"),
+    "nothing": (lambda p, i, z: p.write_text(""), r"cannot be read as a table"),
+    "no file": (lambda p, i, z: None, r"no predictions file"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_mixed_up_files_are_told_so_precisely(labels_file, tmp_path, case):
+    make, words = WRONG[case]
+    images, _, logits = make_scores(labels_file)
+    make(tmp_path / "theirs.csv", images, logits)
+    with pytest.raises(InputError, match=words):
+        read_foreign(tmp_path / "theirs.csv", labels_file)
+
+
+def test_thresholds_come_of_other_patients_on_the_same_scale(labels_file, tmp_path):
+    images, _, logits = make_scores(labels_file)
+    path = write(tmp_path / "theirs.csv", images, expit(logits))
+    with pytest.raises(InputError, match=r"20 patients are in .* and in the predictions too"):
+        score_file(path, labels_file, path, tmp_path / "out")
+    earlier, _, before = make_scores(labels_file, slice(0, 200))
+    with pytest.raises(InputError, match="holds logits and the predictions hold probabilities"):
+        score_file(path, labels_file, write(tmp_path / "v.csv", earlier, before, "logit_{}"), tmp_path / "out")
+    fewer = write(tmp_path / "w.csv", earlier, expit(before), names=("Mass",))
+    with pytest.raises(InputError, match="other labels"):
+        score_file(path, labels_file, fewer, tmp_path / "out")
+
+
+def test_rows_without_a_patient_are_left_out_and_counted(labels_file, tmp_path):
+    lines = labels_file.read_text().splitlines()
+    cells = lines[-1].split(",")
+    lines[-1] = ",".join([*cells[:3], "", *cells[4:]])
+    labels_file.write_text("\n".join(lines) + "\n")
+    images, _, logits = make_scores(labels_file)
+    images.append(cells[0])
+    path = write(tmp_path / "theirs.csv", images, expit(np.vstack([logits, logits[:1]])))
+    read = read_foreign(path, labels_file)
+    assert len(read.predictions.truth) == 99
+    assert any("no patient" in note for note in read.notes)
+    assert any("1 images are left out" in note for note in read.notes)
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "Image Index\nx.png\n"])
+def test_label_files_that_are_none(labels_file, tmp_path, content):
+    images, _, logits = make_scores(labels_file)
+    path = write(tmp_path / "theirs.csv", images, expit(logits))
+    labels_file.write_text(content)
+    with pytest.raises(InputError, match="Data_Entry_2017_v2020"):
+        read_foreign(path, labels_file)
+    with pytest.raises(InputError, match="no label file"):
+        read_foreign(path, tmp_path / "gone.csv")

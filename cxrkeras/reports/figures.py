@@ -10,10 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cxrkeras.explain.overlay import blend_map
 from cxrkeras.scoring.calibration import find_bins
 from cxrkeras.scoring.intervals import Interval
 
@@ -47,7 +45,7 @@ class PrecisionRecall:
     prevalence: float
 
 
-def _figure(height: float, title: str, source: str) -> Figure:
+def start_figure(height: float, title: str, source: str) -> Figure:
     """An empty figure that says what it shows and of which images."""
     figure = Figure(figsize=(_WIDTH, height), layout="constrained", dpi=104)
     FigureCanvasAgg(figure)
@@ -67,7 +65,7 @@ def _grid(
     """A figure with a panel for each label, with the same axes or not; those left over are taken out."""
     columns = min(count, _COLUMNS)
     rows = -(-count // columns)
-    figure = _figure(panel_height * rows + 0.9, title, source)
+    figure = start_figure(panel_height * rows + 0.9, title, source)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=is_shared, sharey=is_shared).ravel()
     for number, panel in enumerate(panels):
         panel.tick_params(labelsize=8.5)
@@ -190,7 +188,7 @@ def plot_confusion(outcomes: pd.DataFrame, *, source: str) -> Figure:
 
 def plot_losses(history: pd.DataFrame, best_epoch: int, *, source: str) -> Figure:
     """Training against validation loss, epoch by epoch."""
-    figure = _figure(3.9, "Loss on training and validation images", source)
+    figure = start_figure(3.9, "Loss on training and validation images", source)
     panel = figure.subplots()
     for column, colour, marker, name in (
         ("loss/train", BLUE, "o", "training (augmented images)"),
@@ -283,7 +281,7 @@ def plot_groups(groups: pd.DataFrame, *, title: str, source: str) -> Figure:
 
     groups: columns attribute, group, images, patients, auc, low, high, findings.
     """
-    figure = _figure(0.42 * len(groups) + 1.7, title, source)
+    figure = start_figure(0.42 * len(groups) + 1.7, title, source)
     panel = figure.subplots()
     names, ticks, before, y = [], [], None, 0.0
     for row in groups.itertuples():
@@ -312,7 +310,7 @@ def plot_prevalence(
 
     shares: a row a label, a column for each part. The names of `differing` labels are set in bold.
     """
-    figure = _figure(0.36 * len(shares) + 1.9, title, source)
+    figure = start_figure(0.36 * len(shares) + 1.9, title, source)
     panel = figure.subplots()
     places = np.arange(len(shares))
     panel.hlines(places, shares.min(axis=1), shares.max(axis=1), color="#B9C0C9", linewidth=3)
@@ -336,7 +334,7 @@ def plot_bands(epochs: Mapping[str, pd.DataFrame], *, source: str) -> Figure:
 
     epochs: by run, a table of epoch, mean, std (NaN of a single fold).
     """
-    figure = _figure(4.6, "Mean validation AUC by epoch, with one deviation over folds", source)
+    figure = start_figure(4.6, "Mean validation AUC by epoch, with one deviation over folds", source)
     panel = figure.subplots()
     for number, (run, rows) in enumerate(epochs.items()):
         colour, marker = CYCLE[number % len(CYCLE)], MARKERS[number // len(CYCLE) % len(MARKERS)]
@@ -354,7 +352,7 @@ def plot_matrix(
     values: pd.DataFrame, *, title: str, source: str, text: Sequence[Sequence[str]], is_signed: bool = False
 ) -> Figure:
     """A square table of labels against labels in colour, with `text` in its cells."""
-    figure = _figure(8.2, title, source)
+    figure = start_figure(8.2, title, source)
     panel = figure.subplots()
     array = values.to_numpy(float)
     strongest = np.nanmax(np.abs(array)) if np.isfinite(array).any() else 1
@@ -372,7 +370,7 @@ def plot_matrix(
 
 def plot_histograms(parts: Mapping[str, np.ndarray], bins: np.ndarray, *, title: str, x: str, source: str) -> Figure:
     """The shares of two parts in the same bins, side by side."""
-    figure = _figure(3.9, title, source)
+    figure = start_figure(3.9, title, source)
     panel = figure.subplots()
     width = 0.8 / len(parts)
     for number, ((part, values), colour, hatch) in enumerate(zip(parts.items(), (BLUE, RED), ("", "//"), strict=False)):
@@ -389,96 +387,4 @@ def plot_histograms(parts: Mapping[str, np.ndarray], bins: np.ndarray, *, title:
     panel.yaxis.set_major_formatter(PercentFormatter(1))
     panel.set(xlabel=x, ylabel="share")
     panel.legend(fontsize=9.5, frameon=False)
-    return figure
-
-
-def plot_mistakes(
-    mistakes: pd.DataFrame, pairs: Sequence[tuple[np.ndarray, np.ndarray | None]], *, source: str
-) -> Figure:
-    """Images on the wrong side of a threshold, each beside the heat map of the finding.
-
-    mistakes: image_id, label, kind, prob, threshold; pairs: a grey image, uint8 (S, S), and a raw map (h, w) or None.
-    """
-    columns = 3
-    rows = -(-len(mistakes) // columns)
-    figure = _figure(2.35 * rows + 0.9, "The most confident mistakes", source)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels:
-        panel.axis("off")
-    for panel, row, (grey, heat) in zip(panels, mistakes.itertuples(), pairs, strict=False):
-        colour = np.repeat(grey[..., None], 3, axis=-1)
-        gap = np.full((len(grey), max(1, len(grey) // 40), 3), 255, np.uint8)
-        shown = [colour] if heat is None else [colour, gap, blend_map(grey, heat)]
-        panel.imshow(np.concatenate(shown, axis=1))
-        if heat is not None and not (heat > 0).any():
-            panel.text(
-                0.75, 0.04, "no evidence", transform=panel.transAxes, ha="center", fontsize=9, color="white",
-                bbox={"facecolor": "black", "alpha": 0.6, "linewidth": 0},
-            )  # fmt: skip
-        panel.set_title(
-            f"{row.kind}: {spell(row.label)}\n{row.prob:.3f}, threshold {row.threshold:.3f}; {row.image_id}",
-            fontsize=8.5,
-        )
-    return figure
-
-
-def plot_pointing(
-    by_method: Mapping[str, pd.DataFrame], findings: Sequence[str], methods: Sequence[str], *, source: str
-) -> Figure:
-    """The pointing game of each finding, a mark a method; the first one with its interval.
-
-    by_method: a table a method with a row a finding and columns pointing, pointing_low, pointing_high, cases.
-    """
-    figure = _figure(0.4 * len(findings) + 1.9, "Pointing game", source)
-    panel = figure.subplots()
-    places = np.arange(len(findings))
-    for method, colour, marker in zip(methods, (BLUE, ORANGE, GREY), "oD|", strict=True):
-        rows = by_method[method].loc[list(findings)]
-        if method == methods[0]:
-            panel.hlines(places, rows["pointing_low"], rows["pointing_high"], color=colour, linewidth=2)
-        panel.plot(
-            rows["pointing"], places, marker=marker, color=colour, linestyle="none",
-            markersize=12 if marker == "|" else 7, markeredgewidth=2, label=method,
-        )  # fmt: skip
-    cases = by_method[methods[0]].loc[list(findings), "cases"]
-    panel.set_yticks(places, [f"{spell(name)} ({count:,})" for name, count in cases.items()], fontsize=9.5)
-    panel.invert_yaxis()
-    panel.set(xlim=(-0.02, 1.02), xlabel="share of boxed findings")
-    panel.grid(axis="x", color="#E3E7EC")
-    panel.set_axisbelow(True)
-    figure.legend(fontsize=9.5, frameon=False, loc="outside upper right", ncols=3)
-    return figure
-
-
-def plot_hit_rates(
-    by_method: Mapping[str, pd.DataFrame], finding: str, levels: Sequence[float], *, source: str
-) -> Figure:
-    """The share of cases that reach each level of IoU and of IoBB, a line a method."""
-    figure = _figure(3.9, "Overlap of heat map and box", source)
-    for panel, (score, name) in zip(
-        figure.subplots(1, 2, sharey=True), (("iou", "IoU"), ("iobb", "IoBB")), strict=True
-    ):
-        for number, (method, rows) in enumerate(by_method.items()):
-            rates = [rows.loc[finding, f"{score}>={level}"] for level in levels]
-            panel.plot(levels, rates, color=CYCLE[number], marker=MARKERS[number], markersize=4, label=method)
-        panel.set(xlabel=f"{name} of at least", ylim=(-0.02, 1.02), xticks=levels)
-        panel.grid(color="#E3E7EC")
-    panel.figure.axes[0].set_ylabel("share of boxed findings")
-    figure.legend(*panel.get_legend_handles_labels(), fontsize=9.5, frameon=False, loc="outside right upper")
-    return figure
-
-
-def plot_cases(panels: Mapping[str, Sequence[tuple]], *, source: str) -> Figure:
-    """A row of images a kind: grey image, raw map, true boxes (K, 4), image id and finding, IoU."""
-    columns = max(len(cases) for cases in panels.values())
-    figure = _figure(3.05 * len(panels) + 0.8, "Heat maps and true boxes", source)
-    axes = figure.subplots(len(panels), columns, squeeze=False)
-    for row, (kind, cases) in zip(axes, panels.items(), strict=True):
-        for panel in row:
-            panel.axis("off")
-        for panel, (grey, heat, boxes, (image, finding), iou) in zip(row, cases, strict=False):
-            panel.imshow(blend_map(grey, heat))
-            for x, y, width, height in boxes * len(grey):
-                panel.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="white", linewidth=1.5))
-            panel.set_title(f"{kind}: {spell(finding)}, IoU {iou:.2f}\n{image}", fontsize=9)
     return figure

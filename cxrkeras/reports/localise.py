@@ -26,7 +26,7 @@ from cxrkeras.explain.variants import build_gradcam_plus_plus, build_scorecam
 from cxrkeras.models.classifier import FEATURES
 from cxrkeras.records.manifest import TEST, load_boxes, load_index, load_manifest
 from cxrkeras.records.pipeline import read_images
-from cxrkeras.reports import figures
+from cxrkeras.reports import map_figures
 from cxrkeras.reports.figures import spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, save_page
 from cxrkeras.runs import CONFIG, LOCALISATION, METRICS, MODEL, load_json, write_text
@@ -243,7 +243,7 @@ def _build_page(folder, metrics, scores, table, drawn, cells, source, num_sample
             pictures=[
                 Picture(
                     "pointing",
-                    figures.plot_pointing(by_method, findings, (GRADCAM, RANDOM, CENTRE), source=source),
+                    map_figures.plot_pointing(by_method, findings, (GRADCAM, RANDOM, CENTRE), source=source),
                     "Share of boxed findings whose heat map is largest inside the box, with its 95 % interval, "
                     "and what "
                     "a random point and the centre would reach.",
@@ -262,7 +262,7 @@ def _build_page(folder, metrics, scores, table, drawn, cells, source, num_sample
             pictures=[
                 Picture(
                     "overlap",
-                    figures.plot_hit_rates(by_method, ALL, LEVELS, source=source),
+                    map_figures.plot_hit_rates(by_method, ALL, LEVELS, source=source),
                     "Share of boxed findings whose overlap reaches each level, of all findings together.",
                 )
             ],
@@ -292,7 +292,7 @@ def _build_page(folder, metrics, scores, table, drawn, cells, source, num_sample
             "Best, median and worst cases",
             ["By IoU of Grad-CAM, over all findings. The true box is white."],
             pictures=[
-                Picture("cases", figures.plot_cases(panels, source=source), "Heat maps of Grad-CAM and true boxes.")
+                Picture("cases", map_figures.plot_cases(panels, source=source), "Heat maps of Grad-CAM and true boxes.")
             ],
         ),
     ]  # fmt: skip

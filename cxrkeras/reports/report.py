@@ -12,7 +12,7 @@ from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer, load_network
 from cxrkeras.records.manifest import load_index, load_manifest
 from cxrkeras.records.pipeline import read_images
-from cxrkeras.reports import figures, sections
+from cxrkeras.reports import figures, map_figures, sections
 from cxrkeras.reports.figures import format_interval, spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, render, save_page
 from cxrkeras.runs import CONFIG, HISTORY, METRICS, MODEL, MODEL_CARD, REPORT, load_json, predictions_file, write_text
@@ -281,7 +281,7 @@ def _mistakes(fold: Fold, main: Evaluation, source: str, progress: Progress) -> 
         maps = explain(images[row.image_id])[1] if explain else {row.label: None}
         pairs.append((images[row.image_id], maps[row.label]))
         progress("heat maps of mistakes", number + 1, len(mistakes))
-    figure = figures.plot_mistakes(mistakes, pairs, source=source)
+    figure = map_figures.plot_mistakes(mistakes, pairs, source=source)
     section.pictures.append(
         Picture("mistakes", figure, "Left the image, right the heat map of the finding (Grad-CAM), if there is one.")
     )

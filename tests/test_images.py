@@ -44,11 +44,11 @@ def test_sixteen_bits_are_windowed_to_eight():
     ("content", "word"),
     [
         (b"", "empty"),
-        (b"Image Index,Finding Labels\n", "not a PNG or JPEG"),
+        (b"Image Index,Finding Labels\n", "not a PNG, JPEG or DICOM"),
         (packed(Image.fromarray(GREY))[:200], "damaged"),
         (packed(Image.new("1", (20_000, 20_000))), "limit of 80,000,000"),
         (packed(Image.new("1", (10_000, 10_000))), "more pixels than the limit"),
-        (packed(Image.fromarray(GREY), "BMP"), "not a PNG or JPEG"),
+        (packed(Image.fromarray(GREY), "BMP"), "not a PNG, JPEG or DICOM"),
     ],
     ids=["empty", "text", "truncated", "bomb", "large", "bmp"],
 )

@@ -207,7 +207,7 @@ def test_every_kind_of_bad_image_is_read_rightly_or_skipped_with_a_reason(phanto
     skipped = {
         "truncated": (plain[:500], "damaged image: "),
         "zero_bytes": (b"", "the file is empty"),
-        "text": (b"not a picture", "not a PNG or JPEG image"),
+        "text": (b"not a picture", "not a PNG, JPEG or DICOM image"),
         "bomb": (png(Image.new("1", (20_000, 20_000))), "more pixels than the limit of 80,000,000"),
         "directory": (None, "cannot be opened: Is a directory"),
         "no_permission": (None, "cannot be opened: "),

@@ -13,13 +13,13 @@ from cxrkeras.tables import print_comparison, print_evaluation, print_localisati
 
 @app.command()
 def gradcam(
-    images: Annotated[Optional[list[Path]], typer.Argument(help="PNG or JPEG files of any size.")] = None,
+    images: Annotated[Optional[list[Path]], typer.Argument(help="PNG, JPEG or DICOM files of any size.")] = None,
     run: Run = None,
     label: Annotated[Optional[str], typer.Option(help="One of the 15 labels, or all; by default the top four.")] = None,
 ) -> None:
     """Show where the network looked: heat maps over an X-ray, saved as PNG in the run folder."""
     if not images:
-        raise InputError("which image? Give IMG=<a PNG or JPEG file>")
+        raise InputError("which image? Give IMG=<a PNG, JPEG or DICOM file>")
     folder = find_fold(run, with_network=True)
     load_tensorflow()
     from cxrkeras.explain.sheet import build_sheets, check_label

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cxrkeras.data.dicom import decode_dicom, is_dicom
 from cxrkeras.errors import InputError
 
 MAX_PIXELS = 80_000_000  # larger ones are bombs: a few kilobytes that unpack to gigabytes
@@ -18,11 +19,14 @@ def read_header(content: bytes) -> tuple[str, tuple[int, int]]:
 
 
 def decode_image(content: bytes) -> np.ndarray:
-    """Decode a PNG or JPEG of any mode to grey; uint8 (height, width).
+    """Decode a PNG or JPEG of any mode, or a DICOM radiograph, to grey; uint8 (height, width).
 
     Colour, alpha and palettes become grey as in Pillow's `convert("L")`. More than 8 bits are windowed from the
-    darkest to the brightest pixel. Raises InputError for what is no such image, is damaged or too large.
+    darkest to the brightest pixel, DICOM by its own window. Raises InputError for what is no such image, is damaged or
+    too large.
     """
+    if is_dicom(content):
+        return decode_dicom(content, MAX_PIXELS)
     return np.asarray(_open(content, _to_grey))
 
 
@@ -33,6 +37,8 @@ def resize_image(grey: np.ndarray, size: int) -> np.ndarray:
 
 def load_image(content: bytes, size: int) -> np.ndarray:
     """Bytes of an image file to what is stored in records and given to networks; uint8 (size, size)."""
+    if is_dicom(content):
+        return resize_image(decode_dicom(content, MAX_PIXELS), size)
     # Without arrays in between, which would copy a megapixel twice.
     return np.asarray(_open(content, lambda image: _resize(_to_grey(image), size)))
 
@@ -51,7 +57,7 @@ def _open(content: bytes, use: Callable[[Image.Image], Any]) -> Any:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
     except Image.UnidentifiedImageError:
-        raise InputError("not a PNG or JPEG image") from None
+        raise InputError("not a PNG, JPEG or DICOM image") from None
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them into
         raise InputError(f"damaged image: {error}") from error
 

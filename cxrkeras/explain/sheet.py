@@ -46,10 +46,10 @@ def check_label(label: str | None) -> str | None:
 def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
     """Load the network of a run's fold once, for any number of sheets.
 
-    Returns a function of an image file (PNG or JPEG of any size) and a label: None draws the four most probable labels
-    among those the network has seen examples of, `all` draws all 15. Sheets are saved in the fold's folder under the
-    file's name and eight digits of its content. Raises InputError if the run has no network of its own or the file is
-    no image.
+    Returns a function of an image file (PNG, JPEG or DICOM of any size) and a label: None draws the four most probable
+    labels among those the network has seen examples of, `all` draws all 15. Sheets are saved in the fold's folder under
+    the file's name and eight digits of its content. Raises InputError if the run has no network of its own or the file
+    is no image.
     """
     if not (folder / MODEL).is_file():
         raise InputError(f"{folder} has no {MODEL} to explain")

@@ -1,16 +1,26 @@
 import keras
 import numpy as np
+import pytest
 
+from cxrkeras.errors import InputError
 from cxrkeras.models.classifier import build_classifier
 from cxrkeras.records.manifest import TRAIN_VAL
 from cxrkeras.records.pipeline import build_evaluation_batches
-from cxrkeras.training.input_check import STATISTICS, describe_images, fit_input_check
+from cxrkeras.training.input_check import (
+    STATISTICS,
+    VERSIONS,
+    build_extractor,
+    describe_images,
+    fit_input_check,
+    load_input_check,
+)
 
 
 def test_moments_are_those_of_all_images_at_once(records):
     network = build_classifier("resnet18", 32)
     parts = [build_evaluation_batches(records, TRAIN_VAL, fold=fold, batch_size=7) for fold in (1, 2)]
-    fitted = fit_input_check(network, parts)
+    held_out = build_evaluation_batches(records, TRAIN_VAL, fold=0, batch_size=7)
+    fitted = fit_input_check(network, parts, held_out)
     images = np.concatenate([images.numpy() for part in parts for images, *_ in part])
     features = keras.Model(network.input, network.get_layer("pool").output).predict(images, verbose=0)
     assert fitted["images"] == len(images)
@@ -29,3 +39,50 @@ def test_statistics_of_known_images():
     assert (dark_left["mean of row 0, column 1"], dark_left["mean of row 0, column 2"]) == (0, 1)
     assert black["share of black"] == 1
     assert not any(value for name, value in black.items() if name != "share of black")
+
+
+@pytest.fixture(scope="module")
+def judge(trained):
+    """The check of a run, as a function of images alone."""
+    check = load_input_check(trained.folder / "input_check.npz")
+    extract = build_extractor(keras.models.load_model(trained.folder / "model.keras", compile=False))
+    return lambda images: check.judge(images, extract(images))
+
+
+def read_test_images(records):
+    return np.concatenate([batch[0].numpy() for batch in build_evaluation_batches(records, "test", batch_size=64)])
+
+
+def test_images_of_the_test_part_pass(judge, records):
+    verdicts = judge(read_test_images(records))
+    assert np.mean([bool(reasons) for reasons in verdicts]) <= 0.1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_inverted_and_turned_images_are_told_with_what_is_wrong(judge, records, version):
+    undo = {"to the left": "to the right", "to the right": "to the left"}
+    expected = next((version.replace(a, b) for a, b in undo.items() if a in version), version)
+    verdicts = judge(np.ascontiguousarray(VERSIONS[version](read_test_images(records))))
+    assert np.mean([reasons == [f"it looks as if {expected}"] for reasons in verdicts]) >= 0.9
+
+
+def test_other_pictures_are_told(judge):
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 255, 32)
+    pictures = {
+        "noise": rng.integers(0, 256, (32, 32)),
+        "ramp": np.tile(ramp, (32, 1)),
+        "checks": 255 * (np.indices((32, 32)).sum(axis=0) // 4 % 2),
+        "half": 255.0 * (ramp > 127)[None].repeat(32, axis=0),
+    }
+    verdicts = judge(np.stack(list(pictures.values())).astype(np.uint8)[..., None])
+    assert all(verdicts), dict(zip(pictures, verdicts, strict=True))
+    blank = judge(np.full((3, 32, 32, 1), 90, np.uint8))
+    assert blank == [["it is blank"]] * 3
+
+
+def test_a_check_that_is_none_is_named(tmp_path):
+    for content in (b"", b"not an archive"):
+        (tmp_path / "input_check.npz").write_bytes(content)
+        with pytest.raises(InputError, match="input check"):
+            load_input_check(tmp_path / "input_check.npz")

@@ -382,9 +382,10 @@ def _finish(
             save_operating_points(folder, *fit_operating_points(predictions, fitted_on))
     folds = [other for other in range(manifest.num_folds) if other != fold]
     batches = [build_evaluation_batches(records, TRAIN_VAL, fold=other, batch_size=batch_size) for other in folds]
-    monitor.start("fitting the input check on the training folds", sum(map(len, batches)))
+    held_out = build_evaluation_batches(records, TRAIN_VAL, fold=fold, batch_size=batch_size)
+    monitor.start("fitting the input check", sum(map(len, batches)) + len(held_out))
     with replacing(folder / INPUT_CHECK) as draft:
-        np.savez(draft, **fit_input_check(network, batches, advance))
+        np.savez(draft, **fit_input_check(network, batches, held_out, advance))
     metrics["peak_memory_mb"] = _read_peak_memory()
     write_json(folder / METRICS, metrics)
     for path in (folder / BACKUP).glob("*"):

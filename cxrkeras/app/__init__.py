@@ -1,0 +1,1 @@
+"""The tool: a network that answers for uploaded images."""

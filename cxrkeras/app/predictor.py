@@ -1,0 +1,170 @@
+"""One finished fold at work: images in; probabilities, thresholds, warnings and heat maps out."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Queue
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cxrkeras import labels
+from cxrkeras.data.images import resize_image
+from cxrkeras.errors import InputError
+from cxrkeras.explain.gradcam import load_network
+from cxrkeras.models.classifier import FEATURES, LOGITS
+from cxrkeras.models.fused import fuse_norms
+from cxrkeras.runs import CONFIG, INPUT_CHECK, METRICS, MODEL, load_json
+from cxrkeras.scoring.operating import load_or_fit
+from cxrkeras.training.input_check import load_input_check
+
+LARGEST_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a reader must know of the network behind an answer."""
+
+    run: str
+    network: str
+    size: int
+    cells: int
+    is_synthetic: bool
+    split_name: str
+    trained_on: str  # in words
+    epoch: int
+    thresholds: dict[str, float | None]
+    rule: str
+    calibration: str
+    unseen: tuple[str, ...]  # labels without an example in training
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """probs: calibrated, by label; found: labels at or over their threshold, the surest first; warnings: reasons
+    against the image's being one like those of the training; maps: raw heat maps (15, h, w), if they were asked for."""
+
+    probs: dict[str, float]
+    found: tuple[str, ...]
+    warnings: tuple[str, ...]
+    width: int
+    height: int
+    maps: np.ndarray | None = None
+
+
+class Predictor:
+    """Answers for one image at a time, from any thread; images that come at once go through the network together.
+
+    The network, its calibration, thresholds and input check are those of a finished fold's folder. Raises InputError if
+    one of them is missing or damaged.
+    """
+
+    def __init__(self, folder: Path):
+        if not (folder / MODEL).is_file():
+            raise InputError(f"{folder} has no {MODEL}: serve a fold that was trained, an ensemble has no network")
+        config = load_json(folder / CONFIG, ("experiment", "split_name", "is_synthetic", "parts", "versions"))
+        metrics = load_json(folder / METRICS, ("best_epoch",))
+        network = load_network(folder / MODEL)
+        self._calibration, thresholds = load_or_fit(folder)
+        self._cuts = thresholds.array()
+        self._check = load_input_check(folder / INPUT_CHECK)
+        self._forward, self._explain = _build_functions(network)
+        part = config["parts"]["training"]
+        data = "synthetic phantoms" if config["is_synthetic"] else f"the training part of split {config['split_name']}"
+        self.facts = Facts(
+            run=f"{folder.resolve().parent.name}/{folder.resolve().name}",
+            network=config["experiment"]["model"]["name"],
+            size=network.input_shape[1],
+            cells=network.get_layer(FEATURES).output.shape[1],
+            is_synthetic=config["is_synthetic"],
+            split_name=config["split_name"],
+            trained_on=f"{part['images']:,} images of {part['patients']:,} patients, {data}",
+            epoch=metrics["best_epoch"],
+            thresholds=thresholds.values,
+            rule=thresholds.rule,
+            calibration=self._calibration.method,
+            unseen=tuple(label for label, count in part["positives"].items() if not count),
+            versions=config["versions"],
+        )
+        self._waiting: Queue = Queue()
+        threading.Thread(target=self._work, daemon=True).start()
+        self.answer(np.zeros((self.facts.size, self.facts.size), np.uint8), with_maps=True)  # compiles both functions
+
+    def answer(self, grey: np.ndarray, *, with_maps: bool = False) -> Answer:
+        """Answer for a decoded image, uint8 (height, width)."""
+        done: Future = Future()
+        self._waiting.put((resize_image(grey, self.facts.size), with_maps, done))
+        logits, features, maps, image = done.result()
+        probs = self._calibration.apply(logits[None])[0]
+        order = np.argsort(-probs, kind="stable")
+        with np.errstate(invalid="ignore"):
+            found = tuple(labels.LABELS[k] for k in order if probs[k] >= self._cuts[k])
+        warnings = tuple(self._check.judge(image[None, ..., None], features[None].astype(np.float64))[0])
+        height, width = grey.shape
+        return Answer(dict(zip(labels.LABELS, probs.tolist(), strict=True)), found, warnings, width, height, maps)
+
+    def _work(self) -> None:
+        while True:
+            batch = [self._waiting.get()]
+            while len(batch) < LARGEST_BATCH:
+                try:
+                    batch.append(self._waiting.get_nowait())
+                except Empty:
+                    break
+            for with_maps in (False, True):
+                if part := [one for one in batch if one[1] == with_maps]:
+                    self._run(part, with_maps)
+
+    def _run(self, part: Sequence[tuple[np.ndarray, bool, Future]], with_maps: bool) -> None:
+        try:
+            images = np.stack([image for image, _, _ in part])
+            function = self._explain if with_maps else self._forward
+            logits, features, *maps = (one.numpy() for one in function(images[..., None]))
+            for row, (image, _, done) in enumerate(part):
+                done.set_result((logits[row], features[row], maps[0][row] if maps else None, image))
+        except Exception as error:  # whoever waits must hear of it, and the next ones must be answered
+            for _, _, done in part:
+                if not done.done():
+                    done.set_exception(error)
+
+
+def _build_functions(network: keras.Model):
+    """Two compiled functions of images, uint8 (N, S, S, 1), with the weights as constants.
+
+    The first gives logits (N, 15) and penultimate features (N, F), the second raw Grad-CAM maps (N, 15, h, w) too: after
+    one forward pass the gradients go through the head alone.
+    """
+    network = fuse_norms(network)
+    features, penultimate = network.get_layer(FEATURES).output, network.get_layer(LOGITS).input
+    body = keras.Model(network.input, features)
+    head = keras.Model(features, [network.output, penultimate])
+    constants = {
+        part: [[v.numpy() for v in part.trainable_variables], [v.numpy() for v in part.non_trainable_variables]]
+        for part in (body, head)
+    }
+    signature = [tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8)]
+
+    def call(part: keras.Model, inputs):
+        weights = [[tf.constant(array) for array in arrays] for arrays in constants[part]]
+        return part.stateless_call(*weights, inputs, training=False)[0]
+
+    def forward(images):
+        return call(head, call(body, tf.cast(images, tf.float32)))
+
+    def explain(images):
+        mapped = tf.cast(call(body, tf.cast(images, tf.float32)), tf.float32)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(mapped)
+            logits, last = call(head, mapped)
+            each = tf.unstack(logits, num=len(labels.LABELS), axis=1)
+        maps = []
+        for one in each:
+            weights = tf.reduce_mean(tape.gradient(one, mapped), axis=(1, 2), keepdims=True)
+            maps.append(tf.nn.relu(tf.reduce_sum(mapped * weights, axis=-1)))
+        return logits, last, tf.stack(maps, axis=1)
+
+    return tf.function(forward, input_signature=signature), tf.function(explain, input_signature=signature)

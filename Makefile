@@ -4,11 +4,11 @@ PYTHON ?= python3
 EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN_CXR = .venv/bin/cxrkeras
 opt = $(if $($(1)),--$(2) "$($(1))")
-.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score tensorboard test test-all lint bench bench-models bench-training bench-evaluation parity clean
+.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score predict app tensorboard test test-all lint bench bench-models bench-training bench-evaluation parity clean
 
 .venv/ready: setup.cfg pyproject.toml
 	@echo "installing into .venv, this takes minutes"
-	@$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --upgrade pip && .venv/bin/pip install --quiet -e ".[$(EXTRA),dev]" && touch $@
+	@$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --upgrade pip && .venv/bin/pip install --quiet -e ".[$(EXTRA),app,dev]" && touch $@
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +74,12 @@ localise: .venv/ready ## score heat maps against the true boxes: [RUN=...] [SAMP
 
 score: .venv/ready ## score other people's predictions: PREDICTIONS=file.csv [LABELS=Data_Entry_2017_v2020.csv] [VALIDATION=file.csv] [OUT=folder]
 	@$(RUN_CXR) score $(if $(PREDICTIONS),"$(PREDICTIONS)") $(call opt,LABELS,labels) $(call opt,VALIDATION,validation) $(call opt,OUT,out)
+
+predict: .venv/ready ## say what a network finds in images: FILES="a.png folder" [RUN=...] [CSV=out.csv]
+	@$(RUN_CXR) predict $(FILES) $(call opt,RUN,run) $(call opt,CSV,csv)
+
+app: .venv/ready ## serve a network to programs on 127.0.0.1: [RUN=...] [PORT=8050]
+	@$(RUN_CXR) app $(call opt,RUN,run) $(call opt,PORT,port)
 
 tensorboard: .venv/ready ## open the curves of all runs [PORT=6006]
 	@$(RUN_CXR) tensorboard $(call opt,PORT,port)

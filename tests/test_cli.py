@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 
@@ -42,6 +43,9 @@ def cxrkeras(*arguments, cwd):
         (["explore"], ["no records"]),
         (["score"], ["PREDICTIONS="]),
         (["score", "nope.csv"], ["no predictions file nope.csv"]),
+        (["predict"], ["FILES="]),
+        (["predict", "nope.png"], ["no file or folder nope.png"]),
+        (["app"], ["no finished run"]),
         (["phantom", "--n", "5"], ["N of 50"]),
         (["tensorboard"], ["no run"]),
         (["phantom", "--n", "five"], ["--n"]),
@@ -77,6 +81,13 @@ def test_the_whole_way_from_the_shell(phantom_folder, tmp_path):
     saved = list((tmp_path / "experiments" / "runs").glob("*/fold0/gradcam/*-all.png"))
     assert len(saved) == 1
     assert str(saved[0].relative_to(tmp_path)) in explained.stdout
+    (tmp_path / "data" / "phantom" / "images" / "broken.png").write_bytes(b"no image")
+    predicted = cxrkeras("predict", "data/phantom/images", "--csv", "all.csv", cwd=tmp_path)
+    assert predicted.returncode == 0
+    assert "skipped data/phantom/images/broken.png: not a PNG, JPEG or DICOM image" in predicted.stdout
+    table = pd.read_csv(tmp_path / "all.csv").set_index("file")
+    assert len(table) == 201
+    assert table["prob_Mass"].notna().sum() == 200
     calibrated = cxrkeras("calibrate", "--sensitivity", "0.9", "--method", "isotonic", cwd=tmp_path)
     assert "sensitivity>=0.9 on calibrated probabilities (isotonic)" in " ".join(calibrated.stdout.split())
     explored = cxrkeras("explore", cwd=tmp_path)

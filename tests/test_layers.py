@@ -23,6 +23,7 @@ ROOMS = [
     "explain",
     "training",
     "reports",
+    "app",
     "tables",
     "cli",
 ]

@@ -135,8 +135,8 @@ class Predictor:
 def _build_functions(network: keras.Model):
     """Two compiled functions of images, uint8 (N, S, S, 1), with the weights as constants.
 
-    The first gives logits (N, 15) and penultimate features (N, F), the second raw Grad-CAM maps (N, 15, h, w) too: after
-    one forward pass the gradients go through the head alone.
+    The first gives logits (N, 15) and penultimate features (N, F), the second raw Grad-CAM maps (N, 15, h, w) too:
+    after one forward pass the gradients go through the head alone.
     """
     network = fuse_norms(network)
     features, penultimate = network.get_layer(FEATURES).output, network.get_layer(LOGITS).input

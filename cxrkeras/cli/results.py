@@ -7,7 +7,7 @@ import typer
 
 from cxrkeras.cli.shell import Records, Run, Seed, app, console, load_tensorflow, show_count, show_phases
 from cxrkeras.errors import InputError
-from cxrkeras.runs import RUNS_ROOT, find_fold, find_folds, find_records, find_run
+from cxrkeras.runs import RUNS_ROOT, find_fold, find_folds, find_records, find_run, write_text
 from cxrkeras.tables import print_comparison, print_evaluation, print_localisation, print_scores, print_thresholds
 
 
@@ -179,3 +179,59 @@ def score(
         console.print(f"note: {note}")
     print_evaluation(console, evaluation)
     console.print(f"report: {path}")
+
+
+@app.command()
+def predict(
+    files: Annotated[Optional[list[Path]], typer.Argument(help="PNG, JPEG or DICOM files, or folders of them.")] = None,
+    run: Run = None,
+    csv: Annotated[Optional[Path], typer.Option(help="Write all probabilities and thresholds to a CSV.")] = None,
+) -> None:
+    """Say what a network finds in images: calibrated probabilities, and the labels over their thresholds."""
+    if not files:
+        raise InputError("which images? Give FILES=<files or folders>")
+    from cxrkeras.app.batch import answer_files, list_files, tabulate_answers
+
+    paths, folder = list_files(files), find_fold(run, with_network=True)
+    load_tensorflow()
+    from cxrkeras.app.predictor import Predictor
+
+    predictor = Predictor(folder)
+    facts = predictor.facts
+    console.print(f"{facts.run}, trained on {facts.trained_on}; thresholds by {facts.rule}")
+    answers, unread = [], 0
+    with show_count("predicting") as progress:
+        for path, answer in answer_files(predictor, paths, progress):
+            answers.append((path, answer))
+            if isinstance(answer, InputError):
+                unread += 1
+                console.print(f"skipped {path}: {answer}")
+                continue
+            found = ", ".join(f"{label} {answer.probs[label]:.2f}" for label in answer.found)
+            console.print(f"{path}: {found or 'nothing over its threshold'}")
+            for warning in answer.warnings:
+                console.print(f"  warning: {warning}")
+    if csv:
+        write_text(csv, tabulate_answers(answers, facts.thresholds).to_csv(index=False))
+        console.print(f"saved {csv}")
+    if facts.is_synthetic:
+        console.print("this network was trained on synthetic phantoms and knows nothing about patients")
+    if unread == len(paths):
+        raise InputError(f"none of {len(paths):,} files is an image that can be read")
+
+
+@app.command("app")
+def serve_app(
+    run: Run = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8050,
+) -> None:
+    """Serve a network on 127.0.0.1: predictions and heat maps for programs, as `/api/v1/openapi.json` describes."""
+    folder = find_fold(run, with_network=True)
+    load_tensorflow()
+    from cxrkeras.app.predictor import Predictor
+    from cxrkeras.app.server import create_app, serve
+
+    with console.status("loading the network"):
+        server = create_app(Predictor(folder))
+    console.print(f"serving {folder} on http://127.0.0.1:{port}/api/v1/openapi.json, Ctrl-C stops it")
+    serve(server, "127.0.0.1", port)

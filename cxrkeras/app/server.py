@@ -1,0 +1,102 @@
+"""The web application: `create_app` builds it, `serve` runs it."""
+
+import threading
+from dataclasses import dataclass
+from io import BytesIO
+
+import flask
+from werkzeug.exceptions import HTTPException
+
+from cxrkeras.app.api import api
+from cxrkeras.app.predictor import Predictor
+from cxrkeras.app.problems import make_problem
+
+_POLICY = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; " + (
+    "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+)
+HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may bring; over them 413 or 429."""
+
+    file_bytes: int = 25 * 2**20
+    files: int = 64
+    request_bytes: int = 100 * 2**20
+    in_flight: int = 32
+
+
+class _Request(flask.Request):
+    """A request whose uploads stay in memory: Werkzeug's would be spilled into files once they are large."""
+
+    def _get_file_stream(self, *arguments, **options):
+        return BytesIO()
+
+
+class _Flask(flask.Flask):
+    request_class = _Request
+
+
+def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flask:
+    """Build the application around a loaded predictor."""
+    limits = limits or Limits()
+    app = _Flask("cxrkeras", static_folder=None)
+    app.config.update(
+        MAX_CONTENT_LENGTH=limits.request_bytes,
+        MAX_FORM_PARTS=2 * limits.files + 8,
+        PREDICTOR=predictor,
+        LIMITS=limits,
+        SLOTS=threading.BoundedSemaphore(limits.in_flight),
+    )
+    app.json.sort_keys = False
+    app.register_blueprint(api)
+
+    @app.errorhandler(HTTPException)
+    def explain_problem(error: HTTPException):
+        response = make_problem(error.code, error.name, error.description)
+        for name, value in error.get_headers():
+            if name in ("Allow", "Retry-After"):
+                response.headers[name] = value
+        return response
+
+    @app.errorhandler(Exception)
+    def hide_traceback(error: Exception):
+        app.logger.error("%s while answering %s", type(error).__name__, flask.request.path)  # no content of the upload
+        return make_problem(500, "Internal error", "The server failed to answer; nothing of the upload was kept.")
+
+    @app.after_request
+    def add_headers(response: flask.Response):
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    return app
+
+
+def serve(app: flask.Flask, host: str, port: int) -> None:
+    """Serve on an address until the process is stopped. Nothing is written to disk: buffers stay in memory."""
+    import waitress
+
+    limit = app.config["LIMITS"].request_bytes
+    waitress.serve(
+        app,
+        host=host,
+        port=port,
+        threads=8,
+        ident=None,
+        max_request_body_size=limit,
+        # waitress would put larger requests and answers into temporary files
+        inbuf_overflow=2 * limit,
+        outbuf_overflow=2 * limit,
+        clear_untrusted_proxy_headers=True,
+    )

@@ -1,0 +1,216 @@
+"""The interface for programs, with a real network behind it."""
+
+import base64
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.special import expit
+
+from cxrkeras.app.batch import answer_files, list_files, neutralise, tabulate_answers
+from cxrkeras.app.predictor import Predictor
+from cxrkeras.app.server import HEADERS, Limits, create_app
+from cxrkeras.errors import InputError
+from cxrkeras.explain.gradcam import build_explainer, load_network
+from cxrkeras.labels import LABELS
+from cxrkeras.records.pipeline import read_images
+from cxrkeras.scoring.operating import load_or_fit
+
+
+@pytest.fixture(scope="module")
+def predictor(trained):
+    return Predictor(trained.folder)
+
+
+@pytest.fixture
+def client(predictor):
+    return create_app(predictor).test_client()
+
+
+def encode(pixels, kind="PNG"):
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind)
+    return out.getvalue()
+
+
+def post(client, path, *files, **fields):
+    data = {"file": [(io.BytesIO(content), name) for name, content in files], **fields}
+    return client.post(path, data=data, content_type="multipart/form-data")
+
+
+@pytest.fixture(scope="module")
+def image(phantom_folder):
+    return sorted((phantom_folder / "images").iterdir())[0].read_bytes()
+
+
+def test_probabilities_equal_those_of_the_predictions_file(client, trained, phantom_folder):
+    table = pd.read_csv(trained.folder / "predictions_test.csv", dtype={"image_id": str}).head(5)
+    files = [(name, (phantom_folder / "images" / name).read_bytes()) for name in table["image_id"]]
+    content = post(client, "/api/v1/predictions", *files).get_json()
+    calibration, thresholds = load_or_fit(trained.folder)
+    expected = calibration.apply(table[[f"logit_{label}" for label in LABELS]].to_numpy())
+    for result, (name, _), probs in zip(content["results"], files, expected, strict=True):
+        assert result["name"] == name
+        got = {row["label"]: row for row in result["labels"]}
+        for label, prob in zip(LABELS, probs, strict=True):
+            assert got[label]["probability"] == pytest.approx(prob, abs=1e-5)
+            assert got[label]["threshold"] == thresholds.values[label]
+            cut = thresholds.values[label]
+            assert got[label]["is_found"] == (cut is not None and prob >= cut)
+        ranked = [row["probability"] for row in result["labels"]]
+        assert ranked == sorted(ranked, reverse=True)
+    assert not np.allclose(expected, expit(table[[f"logit_{label}" for label in LABELS]].to_numpy()))
+    assert "no medical device" in content["notice"]
+
+
+def test_a_bad_file_has_its_own_problem_and_the_others_go_on(client, image):
+    answer = post(
+        client, "/api/v1/predictions", ("good.png", image), ("<script>.png", b"no image"), ("../../x", image[:500])
+    )
+    assert answer.status_code == 200
+    good, script, cut = answer.get_json()["results"]
+    assert len(good["labels"]) == 15
+    assert script["problem"]["status"] == 422
+    assert "not a PNG, JPEG or DICOM" in script["problem"]["detail"]
+    assert script["name"] == "<script>.png"
+    assert "damaged" in cut["problem"]["detail"]
+    assert answer.content_type == "application/json"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"  # no browser takes a name for a page
+
+
+def test_heat_maps_of_one_pass_equal_the_full_computation(predictor, trained, records):
+    ids = pd.read_csv(trained.folder / "predictions_test.csv", dtype=str)["image_id"].head(3)
+    explain = build_explainer(load_network(trained.folder / "model.keras"))
+    for grey in read_images(records, ids).values():
+        logits, maps = explain(grey)
+        answer = predictor.answer(grey, with_maps=True)
+        for k, label in enumerate(LABELS):
+            np.testing.assert_allclose(answer.maps[k], maps[label], atol=1e-4 * max(maps[label].max(), 1e-3))
+        calibration, _ = load_or_fit(trained.folder)
+        probs = dict(zip(LABELS, calibration.apply(logits[None])[0], strict=True))
+        assert answer.probs == pytest.approx(probs, abs=1e-5)
+
+
+def test_explanations_as_png_and_as_json(client, image):
+    answer = client.post(
+        "/api/v1/explanations",
+        data={"file": (io.BytesIO(image), "a.png"), "label": "mass"},
+        headers={"Accept": "image/png"},
+    )
+    assert answer.content_type == "image/png"
+    assert Image.open(io.BytesIO(answer.data)).size == (32, 32)
+    content = post(client, "/api/v1/explanations", ("a.png", image)).get_json()
+    assert [one["label"] for one in content["maps"]] == list(LABELS)
+    start = "data:image/png;base64,"
+    pictures = {one["label"]: one["overlay"] for one in content["maps"]}
+    assert pictures["Mass"].startswith(start)
+    assert base64.b64decode(pictures["Mass"][len(start) :]) == answer.data
+    assert len(content["labels"]) == 15
+
+
+@pytest.mark.parametrize(
+    ("send", "status", "words"),
+    [
+        (lambda c, i: c.post("/api/v1/predictions"), 400, "parts named `file`"),
+        (lambda c, i: c.post("/api/v1/predictions", data=b"{}", content_type="application/json"), 400, "multipart"),
+        (lambda c, i: c.get("/api/v1/predictions"), 405, "method"),
+        (lambda c, i: c.get("/api/v2"), 404, "URL"),
+        (lambda c, i: post(c, "/api/v1/explanations", ("a", i), ("b", i)), 400, "one file; got 2"),
+        (lambda c, i: post(c, "/api/v1/explanations", ("a", i), label="Lump"), 422, "unknown label 'Lump'"),
+        (lambda c, i: post(c, "/api/v1/explanations", ("a", b"text")), 422, "not a PNG"),
+        (lambda c, i: post(c, "/api/v1/predictions", *[("a", b"x")] * 65), 413, "65 files; at most 64"),
+    ],
+)
+def test_errors_are_problem_details(client, image, send, status, words):
+    answer = send(client, image)
+    assert answer.status_code == status
+    assert answer.content_type == "application/problem+json"
+    content = answer.get_json()
+    assert content["status"] == status
+    assert words in content["detail"]
+    for name, value in HEADERS.items():
+        assert answer.headers[name] == value
+
+
+def test_limits_are_kept(predictor, image):
+    small = create_app(predictor, Limits(file_bytes=1000, request_bytes=50_000, in_flight=1)).test_client()
+    content = post(small, "/api/v1/predictions", ("big.png", b"\x89PNG" + bytes(2000))).get_json()
+    assert "0 MB that a file may have" in content["results"][0]["problem"]["detail"]
+    assert post(small, "/api/v1/predictions", ("big.png", bytes(60_000))).status_code == 413
+    slots = small.application.config["SLOTS"]
+    assert slots.acquire(blocking=False)
+    refused = post(small, "/api/v1/predictions", ("a.png", image))
+    assert refused.status_code == 429
+    assert int(refused.headers["Retry-After"]) > 0
+    slots.release()
+    assert post(small, "/api/v1/predictions", ("a.png", image)).status_code == 200
+
+
+def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(client):
+    header = encode(np.zeros((4, 4), np.uint8))
+    import struct
+    import zlib
+
+    body = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + body + struct.pack(">I", zlib.crc32(b"IHDR" + body))
+    bomb = header[:8] + chunk + header[33:]
+    (result,) = post(client, "/api/v1/predictions", ("bomb.png", bomb)).get_json()["results"]
+    assert "more pixels than the limit" in result["problem"]["detail"]
+
+
+def test_what_is_no_chest_is_answered_with_a_warning(client):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+    (result,) = post(client, "/api/v1/predictions", ("noise.png", encode(noise))).get_json()["results"]
+    assert len(result["warnings"]) == 1
+    assert len(result["labels"]) == 15
+
+
+def test_many_at_once_get_the_answers_of_one(predictor, client, phantom_folder):
+    images = [path.read_bytes() for path in sorted((phantom_folder / "images").iterdir())[:24]]
+    alone = [post(client, "/api/v1/predictions", ("a", one)).get_json()["results"][0] for one in images]
+    app = create_app(predictor)
+    with ThreadPoolExecutor(12) as pool:
+        together = list(
+            pool.map(lambda one: post(app.test_client(), "/api/v1/predictions", ("a", one)).get_json(), images)
+        )
+    for one, many in zip(alone, together, strict=True):
+        first, second = ({row["label"]: row["probability"] for row in r["labels"]} for r in (one, many["results"][0]))
+        assert first == pytest.approx(second, abs=1e-5)
+
+
+def test_the_network_and_the_document_are_described(client, trained):
+    facts = client.get("/api/v1/model").get_json()
+    assert facts["is_synthetic"]
+    assert facts["size"] == 32
+    assert facts["labels"] == list(LABELS)
+    assert "synthetic phantoms" in facts["trained_on"]
+    assert client.get("/readyz").get_json()["status"] == "ready"
+    assert client.get("/healthz").status_code == 200
+    document = client.get("/api/v1/openapi.json").get_json()
+    assert document["openapi"].startswith("3.1")
+    routes = {rule.rule for rule in client.application.url_map.iter_rules()}
+    assert set(document["paths"]) <= routes
+    assert '"$ref": "#/components/schemas/Answer"' in json.dumps(document)
+
+
+def test_folds_that_cannot_be_served_say_why(run_copy):
+    (run_copy / "input_check.npz").unlink()
+    with pytest.raises(InputError, match=r"input_check\.npz"):
+        Predictor(run_copy)
+    (run_copy / "model.keras").unlink()
+    with pytest.raises(InputError, match=r"no model\.keras"):
+        Predictor(run_copy)
+
+
+def test_cells_that_a_spreadsheet_would_compute_are_neutralised(predictor, tmp_path, image):
+    for name in ("=cmd.png", "plain.png"):
+        (tmp_path / name).write_bytes(image)
+    files = list_files([tmp_path])
+    table = tabulate_answers(list(answer_files(predictor, files)), predictor.facts.thresholds)
+    assert [neutralise(text) for text in ("=1+1", "-a", "@x", "+1", "a=1")] == ["'=1+1", "'-a", "'@x", "'+1", "a=1"]
+    assert len(table) == 2
+    assert table[[f"prob_{label}" for label in LABELS]].notna().all(axis=None)

@@ -1,6 +1,7 @@
 """The names of the files in a data, records and run folder, and how they are written and found."""
 
 import fcntl
+import glob
 import json
 import os
 from collections.abc import Iterator
@@ -120,8 +121,12 @@ def find_fold(run: str | None, *, with_network: bool = False) -> Path:
 
 
 def find_folds(run: str) -> list[Path]:
-    """All finished folds of a run, or the one that is named itself; InputError if there is none."""
-    for folder in (Path(run), RUNS_ROOT / run):
+    """All finished folds of a run, or the one that is named itself; InputError if there is none.
+
+    An experiment's name is enough where only one run has it.
+    """
+    named = [path for path in RUNS_ROOT.glob(f"{glob.escape(run)}-*") if len(path.name) == len(run) + 9]
+    for folder in (Path(run), RUNS_ROOT / run, *(named if len(named) == 1 else [])):
         folds = [path.parent for path in sorted([*folder.glob(METRICS), *folder.glob(f"fold*/{METRICS}")])]
         if folds:
             return folds

@@ -63,7 +63,8 @@ def print_scores(console: Console, metrics: dict) -> None:
     parts = [metrics["validation"], metrics["test"]]
     kind = "synthetic phantoms" if metrics["is_synthetic"] else f"split {metrics['split_name']}"
     share = ", part of its images" if metrics["is_partial"] else ""
-    title = f"AUC of {metrics['run']}, fold {metrics['fold']}, epoch {metrics['best_epoch']} ({kind}{share})"
+    epoch = f", epoch {metrics['best_epoch']}" if metrics["best_epoch"] else ""  # an ensemble has none
+    title = f"AUC of {metrics['run']}, fold {metrics['fold']}{epoch} ({kind}{share})"
     table = Table(title=title, title_justify="left")
     table.add_column("label")
     for name, part in zip(("validation", "test"), parts, strict=True):
@@ -87,11 +88,14 @@ def print_scores(console: Console, metrics: dict) -> None:
 
 def print_folds(console: Console, summary: pd.DataFrame, run: str) -> None:
     """Print mean and deviation over folds of each label's AUC; `summary` is that of `summarise_folds`."""
-    table = Table(title=f"AUC of {run}, mean and standard deviation over folds", title_justify="left")
+    split = summary["split_name"].iloc[0]
+    title = f"AUC of {run}, split {split}, mean and standard deviation over folds"
+    table = Table(title=title, title_justify="left")
     table.add_column("label")
     parts = [summary[summary["part"] == part].set_index("label") for part in ("validation", "test")]
-    for name in ("validation", "test"):
-        table.add_column(name, justify="right")
+    for name, part in zip(("validation", "test"), parts, strict=True):
+        row = part.iloc[0]
+        table.add_column(f"{name}\n{row['images']:,} images\n{row['patients']:,} patients", justify="right")
         table.add_column("folds", justify="right")
     for label in parts[0].index:
         cells = [label]
@@ -104,7 +108,10 @@ def print_folds(console: Console, summary: pd.DataFrame, run: str) -> None:
 
 def print_ranking(console: Console, ranked: pd.DataFrame) -> None:
     """Print the runs of a sweep, as `rank_runs` gives them."""
-    table = Table(title="mean AUC of the findings over folds, ranked on validation", title_justify="left")
+    of_first = ranked.iloc[0]
+    test = f"{of_first['test_images']:,} test images of {of_first['test_patients']:,} patients"
+    title = f"mean AUC of the findings over folds, ranked on validation; split {of_first['test_split_name']}, {test}"
+    table = Table(title=title, title_justify="left")
     for column in ("experiment", "folds", "validation", "test"):
         table.add_column(column, justify="right" if table.columns else "left")
     for row in ranked.itertuples():
@@ -160,7 +167,10 @@ def print_comparison(console: Console, runs: list) -> None:
 
 def print_localisation(console: Console, scores: pd.DataFrame) -> None:
     """Print what each method reaches over all findings; `scores` is that of `localise`."""
-    table = Table(title="heat maps against boxes, all findings together (95 % interval)", title_justify="left")
+    first = scores.iloc[0]
+    counts = f"{first['images']:,} test images of {first['patients']:,} patients, split {first['split_name']}"
+    title = f"heat maps against boxes, all findings together (95 % interval); {counts}"
+    table = Table(title=title, title_justify="left")
     for column in ("method", "boxed findings", "pointing game", "mean IoU", "IoBB \u2265 0.1", "seconds each"):
         table.add_column(column, justify="right" if table.columns else "left")
     for _, row in scores.groupby("method", sort=False).first().iterrows():
@@ -173,10 +183,11 @@ def print_localisation(console: Console, scores: pd.DataFrame) -> None:
     console.print(table)
 
 
-def print_evaluation(console: Console, evaluation: Evaluation) -> None:
+def print_evaluation(console: Console, evaluation: Evaluation, split_name: str) -> None:
     """Print AUC and average precision of each label with their intervals."""
     predictions = evaluation.predictions
-    title = f"{len(predictions.truth):,} images of {predictions.num_patients:,} patients, 95 % intervals"
+    counts = f"{len(predictions.truth):,} images of {predictions.num_patients:,} patients"
+    title = f"split {split_name}, {counts}, 95 % intervals"
     table = Table(title=title, title_justify="left")
     for column in ("label", "AUC", "average precision", "positives", "remarks"):
         table.add_column(column, justify="left" if column in ("label", "remarks") else "right")

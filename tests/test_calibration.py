@@ -109,11 +109,24 @@ def test_damaged_files_and_unknown_methods_are_named(tmp_path):
 
 def test_bins_have_equal_mass_and_errors_are_what_they_say():
     probs = np.repeat([0.1, 0.6], 50)
-    assert [len(part) for part in find_bins(np.arange(103), 10)] == [11, 11, 11, 10, 10, 10, 10, 10, 10, 10]
+    parts = find_bins(np.random.default_rng(0).permutation(103) / 103, 10)
+    assert sorted(len(part) for part in parts) == [10] * 7 + [11] * 3
+    assert sorted(np.concatenate(parts)) == list(range(103))
     truth = np.concatenate([np.eye(50)[0] * 0 + (np.arange(50) < 10), np.arange(50) < 30]).astype(float)
     error = calibration_error(truth[:, None], probs[:, None], bins=2)
     assert error == pytest.approx([(0.1 * 50 + 0.0 * 50) / 100])
     assert brier_score(truth[:, None], probs[:, None])[0] == pytest.approx(brier_score_loss(truth, probs), abs=1e-12)
+
+
+def test_equal_probabilities_stay_together_whatever_the_order():
+    rng = np.random.default_rng(0)
+    truth, probs = (rng.random((200, 1)) < 0.15).astype(float), np.full((200, 1), 0.15)
+    probs[:60] = 0.4
+    order = rng.permutation(200)
+    assert calibration_error(truth[order], probs[order]) == pytest.approx(calibration_error(truth, probs))
+    constant = np.full((200, 1), truth.mean())
+    assert calibration_error(truth, constant) == pytest.approx(0)
+    assert len(find_bins(constant[:, 0])) == 1
 
 
 def test_exact_probabilities_show_an_error_that_falls_with_the_number_of_images():

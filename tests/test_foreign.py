@@ -85,7 +85,7 @@ def test_a_page_with_intervals_and_thresholds_of_validation(labels_file, tmp_pat
     path = write(tmp_path / "theirs.csv", images, expit(3 * logits))
     earlier, _, before = make_scores(labels_file, slice(0, 200))
     validation = write(tmp_path / "validation.csv", earlier, expit(3 * before))
-    page, evaluation, notes = score_file(path, labels_file, validation, tmp_path / "out", replicates=30)
+    page, evaluation, _, notes = score_file(path, labels_file, validation, tmp_path / "out", replicates=30)
     assert notes == []
     for k, label in enumerate(LABELS):
         assert evaluation.scores.loc[label, "auc"] == pytest.approx(roc_auc_score(truth[:, k], logits[:, k]))
@@ -94,7 +94,7 @@ def test_a_page_with_intervals_and_thresholds_of_validation(labels_file, tmp_pat
     assert table.loc["Mass", "threshold"] > 0
     assert (table["part"] == "test").all()
     assert {"roc.png", "confusion.png", "reliability.png", "groups.png"} <= {p.name for p in page.parent.iterdir()}
-    without, evaluation, notes = score_file(path, labels_file, None, tmp_path / "alone", replicates=30)
+    without, evaluation, _, notes = score_file(path, labels_file, None, tmp_path / "alone", replicates=30)
     assert "no thresholds and no calibration" in notes[0]
     assert "threshold" not in evaluation.scores
     assert not (without.parent / "confusion.png").exists()
@@ -103,7 +103,7 @@ def test_a_page_with_intervals_and_thresholds_of_validation(labels_file, tmp_pat
 def test_some_labels_and_some_images_are_scored_as_such(labels_file, tmp_path):
     images, _, logits = make_scores(labels_file)
     path = write(tmp_path / "theirs.csv", images[:80], expit(logits[:80]), names=("Mass", "Effusion"))
-    page, evaluation, notes = score_file(path, labels_file, None, tmp_path / "out", replicates=20)
+    page, evaluation, _, notes = score_file(path, labels_file, None, tmp_path / "out", replicates=20)
     assert list(evaluation.scores.index) == ["Effusion", "Mass", "mean of findings"]
     assert any("80 of the 100 images of the test list" in note for note in notes)
     assert any("no column for Atelectasis" in note for note in notes)

@@ -34,7 +34,7 @@ def phantom(
         plot_contact_sheet(read_release(data)).savefig(sheet)
     console.print(f"{'drew' if is_new else 'already there:'} {n:,} synthetic phantoms in {data}")
     console.print(f"to look at: {sheet}")
-    console.print(f"next: make records DATA={data} SIZE=128")
+    console.print(f"next: make records DATA={data} SIZE={min(size, 128)}")
 
 
 @app.command()

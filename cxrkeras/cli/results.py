@@ -62,7 +62,7 @@ def calibrate(
     folder = find_fold(run)
     calibration, thresholds = refit(folder, method=method, sensitivity=sensitivity)
     print_thresholds(console, calibration, thresholds)
-    console.print(f"saved in {folder}")
+    console.print(f"saved in {folder}; next, as a former report shows the former ones: make report RUN={folder}")
 
 
 @app.command()
@@ -174,10 +174,10 @@ def score(
 
     folder = out or predictions.with_name(f"{predictions.stem}-report")
     with show_phases() as progress:
-        path, evaluation, notes = score_file(predictions, labels, validation, folder, progress=progress)
+        path, evaluation, split_name, notes = score_file(predictions, labels, validation, folder, progress=progress)
     for note in notes:
         console.print(f"note: {note}")
-    print_evaluation(console, evaluation)
+    print_evaluation(console, evaluation, split_name)
     console.print(f"report: {path}")
 
 

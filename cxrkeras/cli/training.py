@@ -150,8 +150,9 @@ def _sweep(chosen: dict) -> None:
 
         run_sweep(planned, RUNS_ROOT, tell, finished)
     ranked, path = save_ranking(planned, RUNS_ROOT)
+    summaries = [summarise_folds(run) for run in runs]
     if len(runs) == 1:
-        print_folds(console, summarise_folds(runs[0]), runs[0].name)
+        print_folds(console, summaries[0], runs[0].name)
     else:
         if num_done == len(planned):
             print_ranking(console, ranked)

@@ -114,6 +114,8 @@ def tabulate(runs: list[Run]) -> pd.DataFrame:
         means, count = average_findings(runs, part)
         for run, mean in zip(runs, means, strict=True):
             facts = {"run": run.name, "part": part, "split_name": run.split}
+            counted = run.metrics if part == "validation" else run.metrics[:1]
+            facts |= {name: sum(one[part][name] for one in counted) for name in ("images", "patients")}
             rows.append(facts | {"label": MEAN, **_spread(mean), "findings": count})
             for k, label in enumerate(labels.LABELS):
                 rows.append(facts | {"label": label, **_spread(run.scores[part][:, k])})
@@ -172,7 +174,8 @@ def compare_paired(
         rows.append(
             {"label": label, "difference": value, "low": interval.low, "high": interval.high, "p_value": p_value}
         )
-    return pd.DataFrame(rows).assign(run=other.name, compared_with=best.name)
+    facts = {"split_name": best.split, "images": len(order), "patients": best.test[0].num_patients}
+    return pd.DataFrame(rows).assign(run=other.name, compared_with=best.name, **facts)
 
 
 def load_published() -> pd.DataFrame:
@@ -209,8 +212,12 @@ def write_comparison(
     table = tabulate(runs)
     first = runs[0].test[0]
     kind = "synthetic phantoms, " if runs[0].metrics[0]["is_synthetic"] else ""
+    held_out = [
+        max(sum(one["validation"][name] for one in run.metrics) for run in runs) for name in ("images", "patients")
+    ]
     source = {
-        "validation": f"{kind}split {runs[0].split}, validation: each fold on its own held-out patients",
+        "validation": f"{kind}split {runs[0].split}, validation: each fold on its own held-out patients, together "
+        f"{held_out[0]:,} images of {held_out[1]:,} patients",
         "test": f"{kind}split {runs[0].split}, test: {len(first.truth):,} images of {first.num_patients:,} patients",
     }
     published = load_published() if with_published else None

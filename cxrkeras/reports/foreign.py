@@ -23,11 +23,12 @@ def score_file(
     replicates: int = REPLICATES,
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
-) -> tuple[Path, Evaluation, list[str]]:
+) -> tuple[Path, Evaluation, str, list[str]]:
     """Score predictions of any make and write a page with its figures and scores.csv into `out`.
 
     Calibration and thresholds are fitted on the predictions of `validation` images, if there are any, which must be of
-    other patients; without them the page has none. Returns the page, the scores, and what is to be said about them.
+    other patients; without them the page has none. Returns the page, the scores, the split's name, and what
+    is to be said about them.
     """
     main = read_foreign(path, label_file)
     predictions, notes = main.predictions, list(main.notes)
@@ -71,12 +72,12 @@ def score_file(
         f"Mean AUC {format_interval(row['auc'], evaluation.interval(MEAN), 3)} over {row['note']} findings.",
         f"Source: {source}. Truth from {label_file.name}; the file holds {main.kind}.",
     ]
-    page = Page(f"Scores of {path.name}", lede, [f"{note[0].upper()}{note[1:]}." for note in notes], chapters)
+    page = Page(f"Scores of {path.name}", lede, [f"{note}." for note in notes], chapters)
     save_page(page, out / f"{REPORT}.html")
     facts = {"file": path.name, "part": main.part, "split_name": main.split_name, "patients": predictions.num_patients}
     write_text(out / "scores.csv", evaluation.scores.reset_index().assign(**facts).to_csv(index=False))
     write_text(out / "groups.csv", groups.assign(**facts | {"patients": groups["patients"]}).to_csv(index=False))
-    return out / f"{REPORT}.html", evaluation, notes
+    return out / f"{REPORT}.html", evaluation, main.split_name, notes
 
 
 def _fit(validation: Foreign, main: Foreign, path: Path):

@@ -95,7 +95,7 @@ def localise(
         for control, scores in measure_controls(cases[key], mask, rng).items():
             rows.append(_describe(key, index, mask, cells) | {"method": control, "seconds": np.nan} | scores)
     table = pd.DataFrame(rows)
-    scores = _summarise(table, replicates, seed)
+    scores = _summarise(table, replicates, seed).assign(split_name=metrics["split_name"], part=TEST)
     patients = table["patient_id"].nunique()
     kind = "synthetic phantoms, " if metrics["is_synthetic"] else ""
     source = (
@@ -108,7 +108,7 @@ def localise(
     out = folder / LOCALISATION
     save_page(page, out / f"{LOCALISATION}.html")
     write_text(out / "cases.csv", table.to_csv(index=False, float_format="%.5g"))
-    write_text(out / "scores.csv", scores.assign(split_name=metrics["split_name"], part=TEST).to_csv(index=False))
+    write_text(out / "scores.csv", scores.to_csv(index=False))
     return out / f"{LOCALISATION}.html", scores
 
 
@@ -197,6 +197,7 @@ def _build_page(folder, metrics, scores, table, drawn, cells, source, num_sample
             [method, f"{row['cases']:,}", *(_cell(row, score) for score in ("pointing", "iou", "iobb>=0.1")), seconds]
         )
     keys, cases, maps, images = drawn
+    empty = sum(not (heat > 0).any() for heat in maps.values())
     of_gradcam = table[table["method"] == GRADCAM].reset_index(drop=True)
     order = of_gradcam.sort_values(["iou", "pointing"], ascending=False, kind="stable").index.to_numpy()
     count = min(4, max(1, len(order) // 3))
@@ -212,7 +213,7 @@ def _build_page(folder, metrics, scores, table, drawn, cells, source, num_sample
     }
     small = [label for label in findings[1:] if gradcam.loc[label, "cells"] < 1]
     size_text = (
-        f"The last feature map has {cells} x {cells} cells; the column `cells` says how many of them the boxes of a "
+        f"The last feature map has {cells} x {cells} cells; the column of cells says how many of them the boxes of a "
         "finding cover in the median."
     )
     if small:
@@ -234,6 +235,12 @@ def _build_page(folder, metrics, scores, table, drawn, cells, source, num_sample
     warnings = []
     if metrics["is_synthetic"]:
         warnings.append("Trained and scored on synthetic phantoms. It says nothing about radiographs of patients.")
+    if cells <= 2:
+        warnings.append(f"The feature map has {cells} x {cells} cells: it cannot show a place. Take larger images.")
+    if empty:
+        warnings.append(
+            f"{empty:,} of {len(keys):,} heat maps of Grad-CAM have no evidence at all and count as misses."
+        )
     if len(keys) < 100:
         warnings.append(f"Only {len(keys)} boxed findings: a smoke test, which ranks nothing.")
     sections = [

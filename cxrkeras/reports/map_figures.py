@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -30,15 +31,19 @@ def plot_mistakes(
         shown = [colour] if heat is None else [colour, gap, blend_map(grey, heat)]
         panel.imshow(np.concatenate(shown, axis=1))
         if heat is not None and not (heat > 0).any():
-            panel.text(
-                0.75, 0.04, "no evidence", transform=panel.transAxes, ha="center", fontsize=9, color="white",
-                bbox={"facecolor": "black", "alpha": 0.6, "linewidth": 0},
-            )  # fmt: skip
+            _note_emptiness(panel, 0.75)
         panel.set_title(
             f"{row.kind}: {spell(row.label)}\n{row.prob:.3f}, threshold {row.threshold:.3f}; {row.image_id}",
             fontsize=8.5,
         )
     return figure
+
+
+def _note_emptiness(panel: Axes, x: float) -> None:
+    panel.text(
+        x, 0.04, "no evidence", transform=panel.transAxes, ha="center", fontsize=9, color="white",
+        bbox={"facecolor": "black", "alpha": 0.6, "linewidth": 0},
+    )  # fmt: skip
 
 
 def plot_pointing(
@@ -97,6 +102,8 @@ def plot_cases(panels: Mapping[str, Sequence[tuple]], *, source: str) -> Figure:
             panel.axis("off")
         for panel, (grey, heat, boxes, (image, finding), iou) in zip(row, cases, strict=False):
             panel.imshow(blend_map(grey, heat))
+            if not (heat > 0).any():
+                _note_emptiness(panel, 0.5)
             for x, y, width, height in boxes * len(grey):
                 panel.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="white", linewidth=1.5))
             panel.set_title(f"{kind}: {spell(finding)}, IoU {iou:.2f}\n{image}", fontsize=9)

@@ -177,9 +177,12 @@ def write_report(
 
 
 def _warnings(fold: Fold) -> list[str]:
+    warnings = []
     if fold.metrics["is_synthetic"]:
-        return ["Trained and scored on synthetic phantoms. It says nothing about radiographs of patients."]
-    return []
+        warnings.append("Trained and scored on synthetic phantoms. It says nothing about radiographs of patients.")
+    if fold.metrics["is_partial"]:
+        warnings.append("Part of the listed images only: not comparable with scores on all of them.")
+    return warnings
 
 
 def _lede(fold: Fold, main: Evaluation, source: str) -> list[str]:
@@ -213,7 +216,8 @@ def _training(fold: Fold) -> Section:
     source = (
         f"{fold.name}; split {fold.metrics['split_name']}, fold {fold.metrics['fold']} held out: training on "
         f"{counts['images']:,} images of {counts['patients']:,} patients, validation on "
-        f"{fold.config['parts']['validation']['images']:,} of {fold.config['parts']['validation']['patients']:,}"
+        f"{fold.config['parts']['validation']['images']:,} images of "
+        f"{fold.config['parts']['validation']['patients']:,} patients"
     )
     return Section(
         "Training",
@@ -241,7 +245,8 @@ def _prevalence(fold: Fold, seed: int) -> Section:
     differing = list(table.index[table["differs"]])
     source = (
         f"{fold.name}; split {fold.metrics['split_name']}: validation {len(validation.truth):,} images of "
-        f"{validation.num_patients:,} patients, test {len(test.truth):,} of {test.num_patients:,}"
+        f"{validation.num_patients:,} patients, test {len(test.truth):,} images of "
+        f"{test.num_patients:,} patients"
     )
     if differing:
         section.warnings.append(
@@ -253,7 +258,9 @@ def _prevalence(fold: Fold, seed: int) -> Section:
             "No label's prevalence differs by more than chance (95 % bootstrap interval over patients)."
         )
     figure = figures.plot_prevalence(table[["validation", "test"]], source=source, differing=differing)
-    caption = "Share of images with each label; in bold those that differ by more than chance."
+    caption = "Share of images with each label" + (
+        "; in bold those that differ by more than chance." if differing else "."
+    )
     section.pictures.append(Picture("prevalence", figure, caption))
     return section
 
@@ -283,7 +290,12 @@ def _mistakes(fold: Fold, main: Evaluation, source: str, progress: Progress) -> 
         progress("heat maps of mistakes", number + 1, len(mistakes))
     figure = map_figures.plot_mistakes(mistakes, pairs, source=source)
     section.pictures.append(
-        Picture("mistakes", figure, "Left the image, right the heat map of the finding (Grad-CAM), if there is one.")
+        Picture(
+            "mistakes",
+            figure,
+            "Left the image, right the Grad-CAM of the finding. A map without evidence means that no region raised the "
+            "logit: the threshold, often low for rare findings, was passed by what is common to all images.",
+        )
     )
     return section
 

@@ -14,6 +14,7 @@ from cxrkeras.scoring.evaluation import LEAST_PATIENTS, MEAN, Evaluation
 from cxrkeras.scoring.intervals import REPLICATES
 from cxrkeras.scoring.thresholds import YOUDEN, Thresholds
 
+LEAST_POSITIVES = 5  # of a label in a group, under which its interval says nothing
 INTERVALS = (
     f"Intervals are 95 % percentile intervals of a bootstrap with {REPLICATES:,} replicates in which patients, not "
     "images, are drawn with replacement."
@@ -203,7 +204,7 @@ def reliability(evaluation: Evaluation, calibration: Calibration, *, source: str
         f"Probabilities are calibrated label by label with {methods[calibration.method]}, fitted on "
         f"{describe_origin(calibration.fitted_on)}. The calibration error is the mean distance of the observed share "
         f"from the predicted probability over {BINS} bins with equally many images. No error is zero with few images: "
-        "the column `if exact` is what exactly right probabilities would show on average with as many."
+        "the last column of errors is what exactly right probabilities would show on average with as many."
     ]
     return Section(
         "Calibration",
@@ -242,7 +243,9 @@ def groups(table: pd.DataFrame, *, source: str) -> Section:
         cells = [spell(name)]
         for row in means.itertuples():
             one = table[(table["group"] == row.group) & (table["label"] == name)].iloc[0]
-            if np.isfinite(one["auc"]):
+            if row.patients < LEAST_PATIENTS or (name != MEAN and one["positives"] < LEAST_POSITIVES):
+                cells.append("too few")
+            elif np.isfinite(one["auc"]):
                 cells.append(f"{one['auc']:.2f} ({one['low']:.2f} to {one['high']:.2f})")
             else:
                 cells.append("undefined")
@@ -253,7 +256,8 @@ def groups(table: pd.DataFrame, *, source: str) -> Section:
         "Mean AUC of the findings in each group, over those findings that are defined in every group of its kind.",
     )
     text = (
-        f"Groups of fewer than {LEAST_PATIENTS} patients are counted and not scored. Within a kind of group the "
+        f"Groups of fewer than {LEAST_PATIENTS} patients are counted and not scored, and labels with fewer than "
+        f"{LEAST_POSITIVES} positives in a group not shown. Within a kind of group the "
         f"mean is over the findings defined in all its groups ({number} of "
         f"{len(FINDINGS)}), "
         "so that groups are comparable within their kind and not across kinds. A difference may come from the network, "

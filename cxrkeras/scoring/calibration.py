@@ -132,8 +132,14 @@ def load_calibration(folder: Path) -> Calibration:
 
 
 def find_bins(probs: np.ndarray, bins: int = BINS) -> list[np.ndarray]:
-    """Numbers of the images (N,) in bins of equal mass, the least probable first; empty ones are left out."""
-    return [part for part in np.array_split(np.argsort(probs, kind="stable"), bins) if len(part)]
+    """Numbers of the images (N,) in bins of equal mass, the least probable first; empty ones are left out.
+
+    Equal probabilities stay together, in the bin of the middle one, so that the order of images does not matter.
+    """
+    _, group, counts = np.unique(probs, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - (counts + 1) / 2
+    of_image = (middle * bins / max(len(probs), 1)).astype(int)[group]
+    return [part for number in range(bins) if len(part := np.flatnonzero(of_image == number))]
 
 
 def calibration_error(truth: np.ndarray, probs: np.ndarray, bins: int = BINS) -> np.ndarray:

@@ -160,6 +160,17 @@ def _read_aucs(folders: list[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "part", "label", "fold", "auc"]).astype({"auc": float})
 
 
+def _count_images(folders: list[Path]) -> pd.DataFrame:
+    """By part the split's name and how many images and patients: of validation those of all folds together."""
+    metrics = [load_json(folder / METRICS, ("validation", "test", "split_name")) for folder in folders]
+    counts = {"validation": metrics, "test": metrics[:1]}
+    rows = {
+        part: {name: sum(one[part][name] for one in counted) for name in ("images", "patients")}
+        for part, counted in counts.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").assign(split_name=metrics[0]["split_name"])
+
+
 def _average_findings(aucs: pd.DataFrame) -> pd.DataFrame:
     """Mean AUC by run, part and fold, over those findings that are defined in all of them; and how many these are."""
     aucs = aucs[aucs["label"].isin(labels.FINDINGS)]
@@ -180,6 +191,7 @@ def summarise_folds(run: Path) -> pd.DataFrame:
     means = _average_findings(aucs).assign(label="mean of findings")
     summary = pd.concat([means, aucs]).groupby(["part", "label"], sort=False)["auc"]
     summary = summary.agg(auc_mean="mean", auc_std="std", folds="count").reset_index()
+    summary = summary.join(_count_images(folders), on="part")
     write_text(run / CROSSVAL, summary.to_csv(index=False))
     histories = pd.concat([pd.read_csv(folder / HISTORY) for folder in folders])
     epochs = histories.melt("epoch", var_name="column").groupby(["epoch", "column"], sort=False)["value"]
@@ -208,6 +220,7 @@ def rank_runs(planned: list[Planned]) -> pd.DataFrame:
             row |= {f"{part}_auc": of_part["auc"].mean(), f"{part}_auc_std": of_part["auc"].std()}
             row[f"{part}_findings"] = of_part["findings"].max()
         rates = [pd.read_csv(folder / HISTORY)["images per second"].median() for folder in folders]
+        row |= {f"test_{name}": value for name, value in _count_images(folders).loc["test"].items()}
         row["images_per_second"] = sum(rates) / len(rates)
         memories = [load_json(folder / METRICS).get("peak_memory_mb") for folder in folders]
         row["peak_memory_mb"] = max(filter(None, memories), default=None)

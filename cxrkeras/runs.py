@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cxrkeras.config import EXPERIMENTS_ROOT
+import pydantic
+
+from cxrkeras.config import EXPERIMENTS_ROOT, Experiment
 from cxrkeras.errors import InputError
 
 PHANTOM_FILE = "phantom.json"
@@ -90,8 +92,80 @@ def write_json(path: Path, content: dict) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
+class _Counts(pydantic.BaseModel):
+    images: int
+    patients: int
+
+
+class _Scores(_Counts):
+    labels: list[dict]
+
+
+class Metrics(pydantic.BaseModel):
+    """What stages after training read of metrics.json; it holds more."""
+
+    run: str
+    fold: int | str
+    best_epoch: int | None
+    records: str
+    split_name: str
+    is_partial: bool
+    is_synthetic: bool
+    validation: _Scores
+    test: _Scores
+
+
+class Origin(_Counts):
+    """What a calibration and thresholds were fitted on."""
+
+    part: str
+    fold: int | str | None
+    split_name: str
+
+
+class _Folds(pydantic.BaseModel):
+    count: int
+    seed: int
+
+
+class Config(pydantic.BaseModel):
+    """What stages after training read of config.json; that of an ensemble has members in place of an experiment."""
+
+    name: str
+    split_name: str
+    records_fingerprint: str
+    folds: _Folds
+    is_synthetic: bool
+    labels: list[str]
+    versions: dict[str, str]
+    parts: dict[str, _Counts]
+    experiment: Experiment | None = None
+    members: list[str] | None = None
+    average: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _is_one_or_the_other(self):
+        if (self.experiment is None) == (self.members is None or self.average is None):
+            raise ValueError("it has neither an experiment nor members with their average")
+        return self
+
+
+def load_shaped(path: Path, shape: type[pydantic.BaseModel]) -> dict:
+    """Read a file of ours whose values have a known shape; InputError that names the file and the value."""
+    content = load_json(path)
+    try:
+        shape.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path} is damaged ({place}: {first['msg']}): bring it back, or make it anew") from None
+    return content
+
+
 def load_json(path: Path, keys: tuple[str, ...] = ()) -> dict:
-    """Read a file of ours; InputError that names it if it is not JSON or lacks one of `keys`."""
+    """Read a file of ours; InputError that names it if it is gone, is not JSON or lacks one of `keys`."""
+    if not path.is_file():
+        raise InputError(f"{path} is gone: bring it back, or delete its folder and make it anew")
     try:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):

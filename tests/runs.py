@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras import labels
+from cxrkeras.config import dump_experiment, load_experiment
 from cxrkeras.scoring.operating import describe_part, fit_operating_points, save_operating_points
 from cxrkeras.scoring.predictions import Predictions, save_predictions
 from cxrkeras.scoring.scores import describe_scores
 
+EXPERIMENT = dump_experiment(load_experiment(settings={"model": {"name": "resnet18", "weights": "none"}}))
 NUM_TEST, NUM_FOLD, FOLDS = 300, 120, 3
 
 
@@ -42,7 +44,8 @@ def write_run(root, name, folds=FOLDS, gap=2.0, noise_seed=0, split="grouped-20-
             "is_partial": False, "is_synthetic": True, **{part: describe_scores(one) for part, one in parts.items()},
         }  # fmt: skip
         config = {
-            "name": name, "records_fingerprint": f"data{data_seed}", "folds": {"count": FOLDS, "seed": cut},
+            "name": name, "experiment": EXPERIMENT, "records_fingerprint": f"data{data_seed}",
+            "folds": {"count": FOLDS, "seed": cut},
             "split_name": split, "is_synthetic": True, "labels": labels.LABELS, "versions": {"keras": "3"},
             "parts": {part: {"images": len(one.truth), "patients": one.num_patients} for part, one in parts.items()},
         }  # fmt: skip

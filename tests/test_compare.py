@@ -92,7 +92,9 @@ def test_paired_differences_do_not_depend_on_the_order_of_images(tmp_path):
 def test_what_cannot_be_compared_is_refused(tmp_path, options, words):
     a, b = write_run(tmp_path, "a"), write_run(tmp_path, "b", **options)
     if "data_seed" in options:
-        pd.read_csv(b / "fold0" / "predictions_test.csv").iloc[1:].to_csv(b / "fold0" / "predictions_test.csv", index=0)
+        for fold in range(FOLDS):
+            path = b / f"fold{fold}" / "predictions_test.csv"
+            pd.read_csv(path).iloc[1:].to_csv(path, index=False)
     with pytest.raises(InputError, match=r".*".join(words)):
         write_comparison([a, b], tmp_path)
 
@@ -102,6 +104,13 @@ def test_folds_of_two_splits_have_no_mean(tmp_path):
     change_json(folder / "fold1" / "metrics.json", split_name="nih-official")
     with pytest.raises(InputError, match="two splits"):
         load_run(folder)
+
+
+def test_folds_on_other_test_images_have_no_mean(tmp_path):
+    path = write_run(tmp_path, "a") / "fold1" / "predictions_test.csv"
+    pd.read_csv(path).iloc[5:].to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"other test images \(295 and 300\)"):
+        load_run(tmp_path / "a")
 
 
 def test_published_scores_stand_beside_runs_of_the_same_split_only(tmp_path):

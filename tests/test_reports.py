@@ -124,6 +124,36 @@ def test_damaged_predictions_are_named(run_copy, content):
         write_report(run_copy)
 
 
+@pytest.mark.parametrize(
+    ("file", "changes", "words"),
+    [
+        ("metrics.json", {"records": None}, "records"),
+        ("metrics.json", {"split_name": ["a"]}, "split_name"),
+        ("metrics.json", {"test": None}, "test"),
+        ("config.json", {"folds": None}, "folds"),
+        ("config.json", {"experiment": {"model": 3}}, "experiment"),
+        ("config.json", {"experiment": None}, "neither an experiment nor members"),
+        ("config.json", {"parts": []}, "parts"),
+    ],
+)
+def test_files_with_wrong_values_are_named_with_the_value(run_copy, file, changes, words):
+    content = load_json(run_copy / file)
+    (run_copy / file).write_text(json.dumps(content | changes))
+    with pytest.raises(InputError, match=rf"{file} is damaged .*{words}"):
+        write_report(run_copy)
+
+
+@pytest.mark.parametrize("file", ["thresholds.json", "calibration.json"])
+@pytest.mark.parametrize("changes", [{"fitted_on": None}, {"labels": {"Mass": {"threshold": "x", "slope": "x"}}}])
+def test_a_report_goes_without_damaged_thresholds_and_says_so(run_copy, file, changes):
+    content = load_json(run_copy / file)
+    (run_copy / file).write_text(json.dumps(content | changes))
+    path, notes = write_report(run_copy, replicates=10)
+    assert len(notes) == 1
+    assert f"{file} is damaged" in notes[0]
+    assert not (path.parent / "confusion.png").exists()
+
+
 def test_an_image_named_twice_and_a_missing_configuration_are_refused(run_copy):
     path = run_copy / "predictions_test.csv"
     lines = path.read_text().splitlines()

@@ -17,7 +17,7 @@ from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import load_network
 from cxrkeras.models.classifier import FEATURES, LOGITS
 from cxrkeras.models.fused import fuse_norms
-from cxrkeras.runs import CONFIG, INPUT_CHECK, METRICS, MODEL, load_json
+from cxrkeras.runs import CONFIG, INPUT_CHECK, METRICS, MODEL, Config, Metrics, load_shaped
 from cxrkeras.scoring.operating import load_or_fit
 from cxrkeras.training.input_check import load_input_check
 
@@ -66,8 +66,8 @@ class Predictor:
     def __init__(self, folder: Path):
         if not (folder / MODEL).is_file():
             raise InputError(f"{folder} has no {MODEL}: serve a fold that was trained, an ensemble has no network")
-        config = load_json(folder / CONFIG, ("experiment", "split_name", "is_synthetic", "parts", "versions"))
-        metrics = load_json(folder / METRICS, ("best_epoch",))
+        config = load_shaped(folder / CONFIG, Config)
+        metrics = load_shaped(folder / METRICS, Metrics)
         network = load_network(folder / MODEL)
         self._calibration, thresholds = load_or_fit(folder)
         self._cuts = thresholds.array()

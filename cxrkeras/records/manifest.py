@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pydantic
 
@@ -84,16 +85,31 @@ def load_manifest(folder: Path) -> Manifest:
 def load_index(folder: Path) -> pd.DataFrame:
     """Read index.csv, in the order of the shards: image_id, patient_id, split, fold, age, sex, view, the 15 labels."""
     try:
-        return pd.read_csv(
+        index = pd.read_csv(
             folder / INDEX, dtype={"image_id": str, "patient_id": str}, keep_default_na=False, na_values={"age": [""]}
         )
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {folder / INDEX}: {error}") from error
+    _check_columns(
+        folder / INDEX, index, ["image_id", "patient_id", "split", "fold", "age", "sex", "view", *labels.LABELS]
+    )
+    return index
+
+
+def _check_columns(path: Path, table: pd.DataFrame, columns: list[str]) -> None:
+    if missing := [name for name in columns if name not in table.columns]:
+        raise InputError(f"{path} lacks {', '.join(missing)}: make the records anew")
 
 
 def load_boxes(folder: Path) -> pd.DataFrame:
     """Read boxes.csv: image_id, label, x, y, width, height as fractions of the image."""
     try:
-        return pd.read_csv(folder / BOXES, dtype={"image_id": str, "label": str})
+        boxes = pd.read_csv(folder / BOXES, dtype={"image_id": str, "label": str})
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {folder / BOXES}: {error}") from error
+    sides = ["x", "y", "width", "height"]
+    _check_columns(folder / BOXES, boxes, ["image_id", "label", *sides])
+    numbers = boxes[sides].apply(pd.to_numeric, errors="coerce")
+    if not np.isfinite(numbers.to_numpy(float)).all() or not boxes["label"].isin(labels.FINDINGS).all():
+        raise InputError(f"{folder / BOXES} has sides that are no numbers, or unknown findings: make the records anew")
+    return boxes

@@ -14,7 +14,17 @@ from cxrkeras.errors import InputError
 from cxrkeras.reports import figures
 from cxrkeras.reports.figures import spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, save_page
-from cxrkeras.runs import COMPARISON, CONFIG, HISTORY, METRICS, load_json, predictions_file, write_text
+from cxrkeras.runs import (
+    COMPARISON,
+    CONFIG,
+    HISTORY,
+    METRICS,
+    Config,
+    Metrics,
+    load_shaped,
+    predictions_file,
+    write_text,
+)
 from cxrkeras.scoring.evaluation import MEAN
 from cxrkeras.scoring.intervals import (
     REPLICATES,
@@ -50,8 +60,8 @@ class Run:
 def load_run(folder: Path) -> Run:
     """Read the finished folds in a run folder, or the one fold that a folder is. Raises InputError, naming the file."""
     folders = [folder] if (folder / METRICS).is_file() else sorted(p.parent for p in folder.glob(f"fold*/{METRICS}"))
-    metrics = [load_json(one / METRICS, ("validation", "test", "split_name", "is_synthetic")) for one in folders]
-    config = load_json(folders[0] / CONFIG, ("records_fingerprint", "folds"))
+    metrics = [load_shaped(one / METRICS, Metrics) for one in folders]
+    config = load_shaped(folders[0] / CONFIG, Config)
     parts = {
         part: [load_predictions(one / predictions_file(part)) for one in folders] for part in ("validation", "test")
     }
@@ -65,6 +75,13 @@ def load_run(folder: Path) -> Run:
         raise InputError(
             f"the folds of {name} are on two splits, {' and '.join(sorted(splits))}: no mean goes over both"
         )
+    for one, predictions in zip(folders, parts["test"], strict=True):
+        if set(predictions.image_ids) != set(parts["test"][0].image_ids):
+            raise InputError(
+                f"{one} and {folders[0]} were scored on other test images ({len(predictions.truth):,} and "
+                f"{len(parts['test'][0].truth):,}): delete the metrics.json of the wrong one, and `make train` "
+                f"scores it anew"
+            )
     return Run(name, folders, metrics, config, scores, parts["test"])
 
 

@@ -29,7 +29,7 @@ from cxrkeras.records.pipeline import read_images
 from cxrkeras.reports import map_figures
 from cxrkeras.reports.figures import spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, save_page
-from cxrkeras.runs import CONFIG, LOCALISATION, METRICS, MODEL, load_json, write_text
+from cxrkeras.runs import CONFIG, LOCALISATION, METRICS, MODEL, Config, Metrics, load_shaped, write_text
 from cxrkeras.scoring.intervals import REPLICATES, bootstrap_mean, find_interval
 
 GRADCAM, GRADCAM_PLUS_PLUS, SCORECAM = "Grad-CAM", "Grad-CAM++", "Score-CAM"
@@ -58,8 +58,8 @@ def localise(
         raise InputError(f"{folder} has no {MODEL}: heat maps need a network of its own, which an ensemble has not")
     if sample < 0 or channels < 1:
         raise InputError(f"SAMPLE is 0 or more and CHANNELS 1 or more; got {sample} and {channels}")
-    metrics = load_json(folder / METRICS, ("records", "split_name", "is_synthetic"))
-    config = load_json(folder / CONFIG, ("records_fingerprint",))
+    metrics = load_shaped(folder / METRICS, Metrics)
+    config = load_shaped(folder / CONFIG, Config)
     records = Path(metrics["records"])
     manifest, index = load_manifest(records), load_index(records).set_index("image_id")
     if manifest.fingerprint != config["records_fingerprint"]:

@@ -15,7 +15,19 @@ from cxrkeras.records.pipeline import read_images
 from cxrkeras.reports import figures, map_figures, sections
 from cxrkeras.reports.figures import format_interval, spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, render, save_page
-from cxrkeras.runs import CONFIG, HISTORY, METRICS, MODEL, MODEL_CARD, REPORT, load_json, predictions_file, write_text
+from cxrkeras.runs import (
+    CONFIG,
+    HISTORY,
+    METRICS,
+    MODEL,
+    MODEL_CARD,
+    REPORT,
+    Config,
+    Metrics,
+    load_shaped,
+    predictions_file,
+    write_text,
+)
 from cxrkeras.scoring.calibration import Calibration
 from cxrkeras.scoring.evaluation import (
     MEAN,
@@ -68,10 +80,8 @@ class Fold:
 
 def load_fold(folder: Path) -> Fold:
     """Read a finished fold. What is missing is noted; InputError if there are no predictions at all."""
-    metrics = load_json(folder / METRICS, ("validation", "test", "split_name", "records", "is_synthetic", "is_partial"))
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder / CONFIG} is gone: without it nobody knows what this network is")
-    config = load_json(folder / CONFIG, ("name", "split_name", "records_fingerprint", "folds", "versions", "parts"))
+    metrics = load_shaped(folder / METRICS, Metrics)
+    config = load_shaped(folder / CONFIG, Config)
     parts, notes = {}, []
     for part in ("validation", "test"):
         try:

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pydantic
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from cxrkeras import labels
 from cxrkeras.errors import InputError
-from cxrkeras.runs import CALIBRATION, load_json, write_json
+from cxrkeras.runs import CALIBRATION, Origin, load_shaped, write_json
 
 PLATT, TEMPERATURE, ISOTONIC = METHODS = ("platt", "temperature", "isotonic")
 BINS = 10
@@ -100,6 +101,12 @@ def _fit_curve(positive: np.ndarray, logits: np.ndarray, method: str) -> Curve:
     )
 
 
+class _File(pydantic.BaseModel):
+    method: str
+    fitted_on: Origin
+    labels: dict[str, Curve]
+
+
 def save_calibration(folder: Path, calibration: Calibration) -> None:
     """Write calibration.json of a fold."""
     curves = {}
@@ -118,14 +125,10 @@ def load_calibration(folder: Path) -> Calibration:
     path = folder / CALIBRATION
     if not path.is_file():
         raise InputError(f"{folder} has no {CALIBRATION}: `make calibrate RUN={folder}` fits it")
-    content = load_json(path, ("method", "fitted_on", "labels"))
-    try:
-        curves = {
-            name: Curve(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
-            for name, row in content["labels"].items()
-        }
-    except (TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({error}): delete it, and `make calibrate` fits it anew") from None
+    content = load_shaped(path, _File)
+    curves = _File.model_validate(content).labels
+    if wrong := [name for name, curve in curves.items() if len(curve.logits) != len(curve.probs)]:
+        raise InputError(f"{path} is damaged ({wrong[0]}): delete it, and `make calibrate` fits it anew")
     if missing := [name for name in labels.LABELS if name not in curves]:
         raise InputError(f"{path} lacks {', '.join(missing)}: delete it, and `make calibrate` fits it anew")
     return Calibration(content["method"], content["fitted_on"], curves)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from cxrkeras.errors import InputError
-from cxrkeras.runs import CONFIG, METRICS, RUNS_ROOT, load_json, predictions_file, write_json
+from cxrkeras.runs import CONFIG, METRICS, RUNS_ROOT, Config, Metrics, load_shaped, predictions_file, write_json
 from cxrkeras.scoring.operating import describe_part, fit_operating_points, save_operating_points
 from cxrkeras.scoring.predictions import Predictions, load_predictions, save_predictions
 from cxrkeras.scoring.scores import describe_scores
@@ -68,8 +68,8 @@ def build_ensemble(
     folders = list(dict.fromkeys(folder.resolve() for folder in folders))
     if len(folders) < 2:
         raise InputError(f"an ensemble has two members or more; got {len(folders)}: {', '.join(map(str, folders))}")
-    configs = [load_json(folder / CONFIG, _SAME) for folder in folders]
-    metrics = [load_json(folder / METRICS, ("validation", "test", "records")) for folder in folders]
+    configs = [load_shaped(folder / CONFIG, Config) for folder in folders]
+    metrics = [load_shaped(folder / METRICS, Metrics) for folder in folders]
     names = [f"{folder.parent.name}/{folder.name}" for folder in folders]
     if nested := [name for name, config in zip(names, configs, strict=True) if "members" in config]:
         raise InputError(f"{nested[0]} is an ensemble itself: name its members")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cxrkeras.runs import CALIBRATION, METRICS, THRESHOLDS, load_json, predictions_file
+from cxrkeras.runs import CALIBRATION, METRICS, THRESHOLDS, Metrics, load_shaped, predictions_file
 from cxrkeras.scoring.calibration import PLATT, Calibration, fit_calibration, load_calibration, save_calibration
 from cxrkeras.scoring.predictions import Predictions, load_predictions
 from cxrkeras.scoring.thresholds import Thresholds, fit_thresholds, load_thresholds, save_thresholds
@@ -40,7 +40,7 @@ def save_operating_points(folder: Path, calibration: Calibration, thresholds: Th
 
 def refit(folder: Path, *, method: str = PLATT, sensitivity: float | None = None) -> tuple[Calibration, Thresholds]:
     """Fit calibration and thresholds of a finished fold anew and save them in its folder."""
-    metrics = load_json(folder / METRICS, ("fold", "split_name"))
+    metrics = load_shaped(folder / METRICS, Metrics)
     validation = load_predictions(folder / predictions_file(VALIDATION))
     fitted_on = describe_part(validation, metrics, VALIDATION)
     fitted = fit_operating_points(validation, fitted_on, method=method, sensitivity=sensitivity)

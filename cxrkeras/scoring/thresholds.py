@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydantic
 from sklearn.metrics import roc_curve
 
 from cxrkeras import labels
 from cxrkeras.errors import InputError
-from cxrkeras.runs import THRESHOLDS, load_json, write_json
+from cxrkeras.runs import THRESHOLDS, Origin, load_shaped, write_json
 from cxrkeras.scoring.scores import hamming_loss
 
 YOUDEN = "youden"
@@ -134,6 +135,17 @@ def score_images(truth: np.ndarray, probs: np.ndarray, thresholds: np.ndarray) -
     }
 
 
+class _Row(pydantic.BaseModel):
+    threshold: float | None
+    note: str
+
+
+class _File(pydantic.BaseModel):
+    rule: str
+    fitted_on: Origin
+    labels: dict[str, _Row]
+
+
 def save_thresholds(folder: Path, thresholds: Thresholds) -> None:
     """Write thresholds.json of a fold."""
     rows = {name: {"threshold": value, "note": thresholds.notes[name]} for name, value in thresholds.values.items()}
@@ -146,10 +158,7 @@ def load_thresholds(folder: Path) -> Thresholds:
     path = folder / THRESHOLDS
     if not path.is_file():
         raise InputError(f"{folder} has no {THRESHOLDS}: `make calibrate RUN={folder}` fits it")
-    content = load_json(path, ("rule", "fitted_on", "labels"))
-    try:
-        values = {name: row["threshold"] for name, row in content["labels"].items()}
-        notes = {name: row["note"] for name, row in content["labels"].items()}
-    except (TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({error}): delete it, and `make calibrate` fits it anew") from None
+    content = load_shaped(path, _File)
+    values = {name: row["threshold"] for name, row in content["labels"].items()}
+    notes = {name: row["note"] for name, row in content["labels"].items()}
     return Thresholds(content["rule"], content["fitted_on"], values, notes)

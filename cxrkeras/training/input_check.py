@@ -53,9 +53,11 @@ def describe_images(images: np.ndarray) -> np.ndarray:
 def build_extractor(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """A function of images, uint8 (N, S, S, 1), that gives the features before the logits, float64 (N, F)."""
     penultimate = keras.Model(network.input, network.get_layer(LOGITS).input)
-    extract = tf.function(
-        lambda images: penultimate(tf.cast(images, tf.float32), training=False), reduce_retracing=True
-    )
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def extract(images):
+        return penultimate(tf.cast(images, tf.float32), training=False)
+
     return lambda images: extract(images).numpy().astype(np.float64)
 
 

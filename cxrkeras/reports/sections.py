@@ -233,23 +233,8 @@ def groups(table: pd.DataFrame, *, source: str) -> Section:
     means = table[table["label"] == MEAN]
     counts = means.groupby("attribute", sort=False)["findings"].max()
     number = ", ".join(f"{attribute} {count}" for attribute, count in counts.items())
-    names = list(dict.fromkeys(table["label"]))
-    columns = [
-        "label",
-        *(f"{row.group}\n{row.images:,} images\n{row.patients:,} patients" for row in means.itertuples()),
-    ]
-    rows = []
-    for name in names:
-        cells = [spell(name)]
-        for row in means.itertuples():
-            one = table[(table["group"] == row.group) & (table["label"] == name)].iloc[0]
-            if row.patients < LEAST_PATIENTS or (name != MEAN and one["positives"] < LEAST_POSITIVES):
-                cells.append("too few")
-            elif np.isfinite(one["auc"]):
-                cells.append(f"{one['auc']:.2f} ({one['low']:.2f} to {one['high']:.2f})")
-            else:
-                cells.append("undefined")
-        rows.append(cells)
+    kinds = means[means["attribute"] != "all"].groupby("attribute", sort=False)
+    tables = [_tabulate_groups(table, part, source) for _, part in kinds]
     picture = Picture(
         "groups",
         figures.plot_groups(means, title="Mean AUC by sex, age and view", source=source),
@@ -263,4 +248,23 @@ def groups(table: pd.DataFrame, *, source: str) -> Section:
         "so that groups are comparable within their kind and not across kinds. A difference may come from the network, "
         "from other diseases in that group, or from how the images were taken."
     )
-    return Section("By sex, age and view", [text], pictures=[picture], tables=[Table(columns, rows, source)])
+    return Section("By sex, age and view", [text], pictures=[picture], tables=tables)
+
+
+def _tabulate_groups(table: pd.DataFrame, groups: pd.DataFrame, source: str) -> Table:
+    """A column a group of one kind; `groups` are its rows of the mean."""
+    heads = [f"{row.group}\n{row.images:,} images\n{row.patients:,} patients" for row in groups.itertuples()]
+    by_group = {row.group: table[table["group"] == row.group].set_index("label") for row in groups.itertuples()}
+    rows = []
+    for name in dict.fromkeys(table["label"]):
+        cells = [spell(name)]
+        for row in groups.itertuples():
+            one = by_group[row.group].loc[name]
+            if row.patients < LEAST_PATIENTS or (name != MEAN and one["positives"] < LEAST_POSITIVES):
+                cells.append("too few")
+            elif np.isfinite(one["auc"]):
+                cells.append(f"{one['auc']:.2f} ({one['low']:.2f} to {one['high']:.2f})")
+            else:
+                cells.append("undefined")
+        rows.append(cells)
+    return Table(["label", *heads], rows, source)

@@ -168,10 +168,12 @@ def score(
 
     Columns may be called `Label`, `prob_Label`, `Label_pred` or `logit_Label`, in any order, for all labels or some.
     """
-    if predictions is None:
-        raise InputError("which predictions? Give PREDICTIONS=<a CSV with an image column and a column a label>")
     from cxrkeras.reports.foreign import score_file
 
+    if predictions is None:
+        raise InputError("which predictions? Give PREDICTIONS=<a CSV with an image column and a column a label>")
+    if not predictions.is_file():
+        raise InputError(f"no predictions file {predictions}")
     folder = out or predictions.with_name(f"{predictions.stem}-report")
     with show_phases() as progress:
         path, evaluation, split_name, notes = score_file(predictions, labels, validation, folder, progress=progress)

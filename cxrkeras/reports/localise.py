@@ -4,13 +4,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
 
 from cxrkeras import labels
 from cxrkeras.errors import InputError
-from cxrkeras.explain.gradcam import build_gradcam
+from cxrkeras.explain.gradcam import build_gradcam, load_network
 from cxrkeras.explain.localisation import (
     CENTRE,
     CUT,
@@ -71,7 +70,7 @@ def localise(
         raise InputError(
             f"{records} has no box on an image of the test part ({len(boxes):,} elsewhere): nothing to score"
         )
-    network = keras.models.load_model(folder / MODEL, compile=False)
+    network = load_network(folder / MODEL)
     cells = network.get_layer(FEATURES).output.shape[1]
     images = read_images(records, sorted({image for image, _ in cases}))
     keys = list(cases)

@@ -44,6 +44,8 @@ def read_foreign(path: Path, label_file: Path) -> Foreign:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except ValueError as error:
         raise InputError(f"{path} cannot be read as a table with commas between its columns: {error}") from None
+    if not isinstance(table.index, pd.RangeIndex):
+        raise InputError(f"{path} has rows with more fields than its header: quote what has a comma in it")
     if not len(table):
         raise InputError(f"{path} has no rows")
     truth, left_out, notes = read_labels(label_file)

@@ -201,6 +201,8 @@ def load_experiment(name: str | None = None, *, settings: dict | None = None, ov
             content = tomllib.loads(path.read_text("utf-8-sig"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not TOML: {error}") from None
+        except RecursionError:
+            raise InputError(f"{path} is nested too deeply for settings") from None
     for section in Experiment.model_fields:
         if not isinstance(content.get(section, {}), dict):
             raise InputError(f"{source}: {section} must be a section, [{section}]; got {content[section]!r}")
@@ -209,7 +211,7 @@ def load_experiment(name: str | None = None, *, settings: dict | None = None, ov
     for assignment in overrides.split():
         key, equals, value = assignment.partition("=")
         *sections, field = key.split(".")
-        if not (equals and sections):
+        if not (equals and field and sections and all(sections)):
             raise InputError(f'SET is made of section.key=value, as in SET="training.epochs=2"; got {assignment!r}')
         place = content
         for section in sections:
@@ -228,6 +230,8 @@ def _parse_value(text: str) -> object:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text  # a bare word
+    except RecursionError:
+        raise InputError(f"a setting is nested too deeply: {text[:20]}...") from None
 
 
 def _explain(errors: list[dict]) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pydantic
 
@@ -76,6 +77,14 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
             (folder / LOCK).unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder for results; InputError where something else is in its place or none may be written there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be a folder for results ({error.strerror}): move away what is there") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file that is either whole or not there, also after a crash or on a full disk."""
     with replacing(path) as draft:
@@ -116,9 +125,9 @@ class Metrics(pydantic.BaseModel):
 
 
 class Origin(_Counts):
-    """What a calibration and thresholds were fitted on."""
+    """What a calibration and thresholds were fitted on: nothing else than validation will do."""
 
-    part: str
+    part: Literal["validation"]
     fold: int | str | None
     split_name: str
 
@@ -173,7 +182,7 @@ def load_json(path: Path, keys: tuple[str, ...] = ()) -> dict:
         if missing := [key for key in keys if key not in content]:
             raise ValueError(f"it lacks {', '.join(missing)}")
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}): delete it, and the same command makes it anew") from None
+        raise InputError(f"{path} is damaged ({error}): bring it back, or make it anew") from None
     return content
 
 
@@ -184,7 +193,7 @@ def find_fold(run: str | None, *, with_network: bool = False) -> Path:
     finished fold is taken; the newest one has a network of its own, if that is wanted, and is no ensemble. Raises
     InputError if there is none.
     """
-    if run is None:
+    if not run:
         done = [path.parent for path in RUNS_ROOT.glob(f"*/fold*/{METRICS}")]
         if with_network:
             done = [folder for folder in done if (folder / MODEL).is_file()]

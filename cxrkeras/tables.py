@@ -150,12 +150,19 @@ def print_comparison(console: Console, runs: list) -> None:
     """Print the mean AUC of runs in the order of their rank, as `write_comparison` gives them."""
     from cxrkeras.reports.compare import average_findings
 
-    table = Table(title=f"mean AUC of the findings, split {runs[0].split}, ranked on validation", title_justify="left")
+    kind = ", synthetic phantoms" if runs[0].metrics[0]["is_synthetic"] else ""
+    table = Table(
+        title=f"mean AUC of the findings, split {runs[0].split}{kind}, ranked on validation", title_justify="left"
+    )
     parts = {part: average_findings(runs, part) for part in ("validation", "test")}
+    counts = {"validation": runs[0].validation, "test": runs[0].test[:1]}
     table.add_column("run")
     table.add_column("folds", justify="right")
     for part, (_, count) in parts.items():
-        table.add_column(f"{part}\n{count} of {len(labels.FINDINGS)}", justify="right")
+        images = sum(len(one.truth) for one in counts[part])
+        patients = sum(one.num_patients for one in counts[part])
+        heading = f"{part}, {count} of {len(labels.FINDINGS)}\n{images:,} images\n{patients:,} patients"
+        table.add_column(heading, justify="right")
     for number, run in enumerate(runs):
         spreads = [
             _format_spread(means[number].mean(), means[number].std(ddof=1) if len(means[number]) > 1 else math.nan)

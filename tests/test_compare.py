@@ -1,6 +1,7 @@
 """Runs side by side and averaged: what may stand beside what, and what the numbers are."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from cxrkeras.reports.compare import (
 from cxrkeras.reports.report import write_report
 from cxrkeras.scoring.ensemble import build_ensemble
 from cxrkeras.scoring.evaluation import MEAN
+from cxrkeras.scoring.operating import refit
 from cxrkeras.scoring.predictions import load_predictions
 from cxrkeras.scoring.scores import mean_auc, score_labels
 
@@ -51,7 +53,7 @@ def test_runs_are_ranked_on_validation_whatever_test_says(tmp_path):
 
 
 def test_a_comparison_as_page_csv_and_markdown(tmp_path):
-    folders = [write_run(tmp_path, "a"), write_run(tmp_path, "b", gap=1.2, noise_seed=3), write_run(tmp_path, "c", 1)]
+    folders = [write_run(tmp_path, "a"), write_run(tmp_path, "b", gap=1.2, noise_seed=3), write_run(tmp_path, "c")]
     path, runs = write_comparison(folders, tmp_path, replicates=60)
     assert runs[-1].name == "b"
     table = pd.read_csv(path.with_suffix(".csv"))
@@ -85,8 +87,9 @@ def test_paired_differences_do_not_depend_on_the_order_of_images(tmp_path):
     ("options", "words"),
     [
         ({"split": "nih-official"}, ["split grouped-20-0", "nih-official", "cannot stand in one table"]),
-        ({"data_seed": 9}, ["other images|other folds|records"]),
+        ({"data_seed": 9}, ["different test parts", r"other images \(300 and 299\)", "same records"]),
         ({"cut": 4}, ["other folds"]),
+        ({"folds": 2}, ["360 images \\(fold 0, 1, 2\\)", "240 others \\(fold 0, 1\\)", "a/fold0"]),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path, options, words):
@@ -109,8 +112,44 @@ def test_folds_of_two_splits_have_no_mean(tmp_path):
 def test_folds_on_other_test_images_have_no_mean(tmp_path):
     path = write_run(tmp_path, "a") / "fold1" / "predictions_test.csv"
     pd.read_csv(path).iloc[5:].to_csv(path, index=False)
-    with pytest.raises(InputError, match=r"other test images \(295 and 300\)"):
+    with pytest.raises(InputError, match=r"different test parts, other images \(295 and 300\)"):
         load_run(tmp_path / "a")
+
+
+def test_folds_of_other_data_have_no_mean(tmp_path):
+    folder = write_run(tmp_path, "a")
+    change_json(folder / "fold1" / "config.json", records_fingerprint="other")
+    with pytest.raises(InputError, match="other data or other folds"):
+        load_run(folder)
+
+
+def test_another_truth_of_the_same_images_is_refused(tmp_path):
+    a, b = write_run(tmp_path, "a"), write_run(tmp_path, "b", noise_seed=1)
+    for fold in range(FOLDS):
+        path = b / f"fold{fold}" / "predictions_test.csv"
+        table = pd.read_csv(path)
+        table.loc[3, "Mass"] = 1 - table.loc[3, "Mass"]
+        table.to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"another truth or patient of t0003\.png"):
+        write_comparison([a, b], tmp_path)
+    with pytest.raises(InputError, match=r"another truth or patient of t0003\.png"):
+        build_ensemble([a / "fold0", b / "fold0"], root=tmp_path)
+
+
+@pytest.mark.parametrize("use", [load_run, lambda run: refit(run / "fold0")])
+def test_test_predictions_in_place_of_validation_are_refused(tmp_path, use):
+    run = write_run(tmp_path, "a", 1)
+    shutil.copy(run / "fold0" / "predictions_test.csv", run / "fold0" / "predictions_validation.csv")
+    with pytest.raises(InputError, match=r"300 images and .* patients in its predictions of validation and of test"):
+        use(run)
+
+
+@pytest.mark.parametrize("content", ["", "epoch,auc/mean\n", "epoch,auc/mean\nfirst,0.5\n", "epoch,loss\n1,2\n"])
+def test_a_run_without_a_readable_history_is_compared_without_its_curve(tmp_path, content):
+    folders = [write_run(tmp_path, "a"), write_run(tmp_path, "b", noise_seed=1)]
+    (folders[1] / "fold2" / "history.csv").write_text(content)
+    path, _ = write_comparison(folders, tmp_path, replicates=10)
+    assert "b is without its curve" in path.read_text()
 
 
 def test_published_scores_stand_beside_runs_of_the_same_split_only(tmp_path):

@@ -148,9 +148,18 @@ WRONG = {
         spoil(lambda t: rename(t, "prob_Mass", "logit_Mass")),
         r"mixes logits and probabilities",
     ),
-    "an unknown image": (
-        spoil(lambda t: t.__setitem__("image", ["foreign.png", *t["image"][1:]])),
-        r"1 of 100 images that Data_Entry_2017_v2020\.csv does not list \(first: foreign\.png\)",
+    "unknown images": (
+        spoil(lambda t: t.__setitem__("image", ["foreign.png", "strange.png", *t["image"][2:]])),
+        r"2 of 100 images that Data_Entry_2017_v2020\.csv does not list \(first: foreign\.png\)",
+    ),
+    "per cent": (lambda p, i, z: write(p, i, 100 * expit(z), "{}"), r"none below 0: if these are per cent, divide"),
+    "semicolons": (
+        lambda p, i, z: p.write_text("image;Mass\n" + "".join(f"{one};0.3\n" for one in i)),
+        r"semicolons between its columns: wanted commas",
+    ),
+    "two columns of a name": (
+        lambda p, i, z: p.write_text("image,Mass,Mass\n" + "".join(f"{one},0.3,0.1\n" for one in i)),
+        r"has the column Mass 2 times",
     ),
     "an image twice": (
         spoil(lambda t: t.__setitem__("image", [t["image"][1], *t["image"][1:]])),
@@ -219,6 +228,14 @@ def test_rows_without_a_patient_are_left_out_and_counted(labels_file, tmp_path):
     assert len(read.predictions.truth) == 99
     assert any("no patient" in note for note in read.notes)
     assert any("1 images are left out" in note for note in read.notes)
+
+
+def test_one_unknown_image_of_a_hundred_is_left_out_and_named(labels_file, tmp_path):
+    images, _, logits = make_scores(labels_file)
+    path = write(tmp_path / "theirs.csv", ["foreign.png", *images[1:]], expit(logits))
+    read = read_foreign(path, labels_file)
+    assert read.predictions.image_ids.tolist() == images[1:]
+    assert any("1 images are left out" in note and "foreign.png" in note for note in read.notes)
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "Image Index\nx.png\n"])

@@ -21,7 +21,7 @@ from cxrkeras.models.registry import NETWORKS
 from cxrkeras.scoring.operating import load_or_fit
 
 RNG = np.random.default_rng(0)
-FAST = ["resnet18", "efficientnetb0", "googlenet", "efficientnetlite0", "mobilenetv3small"]
+FAST = ["resnet18", "googlenet", "efficientnetlite0", "mobilenetv3small"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +13,15 @@ from PIL import Image
 from cxrkeras.errors import InputError
 from cxrkeras.labels import FINDINGS, LABELS
 from cxrkeras.reports.explore import correlate_labels, count_labels, count_together, write_exploration
+from cxrkeras.reports.history import load_history
 from cxrkeras.reports.report import write_report
 from cxrkeras.runs import load_json
+from cxrkeras.scoring.calibration import load_calibration
 from cxrkeras.scoring.evaluation import MEAN, compare_prevalence, evaluate, evaluate_groups, find_mistakes
 from cxrkeras.scoring.operating import load_or_fit
 from cxrkeras.scoring.predictions import Predictions, load_predictions, save_predictions
 from cxrkeras.scoring.scores import mean_auc, score_labels
+from cxrkeras.scoring.thresholds import load_thresholds
 
 PICTURES = {
     "roc", "precision_recall", "confusion", "reliability", "loss", "auc_epochs", "groups", "prevalence", "mistakes",
@@ -97,7 +101,7 @@ def test_labels_without_positives_and_logits_that_are_no_numbers(run_copy):
 
     change_predictions(run_copy, "test", spoil)
     path, notes = write_report(run_copy, replicates=20)
-    assert notes == []
+    assert notes == ["logits that are no finite numbers leave Mass without scores"]
     rows = pd.read_csv(path.parent / "scores.csv").set_index(["part", "label"]).loc["test"]
     assert rows.loc["Hernia", "note"] == "no positives"
     assert rows.loc["Mass", "note"] == "logits are not finite"
@@ -143,15 +147,60 @@ def test_files_with_wrong_values_are_named_with_the_value(run_copy, file, change
         write_report(run_copy)
 
 
-@pytest.mark.parametrize("file", ["thresholds.json", "calibration.json"])
-@pytest.mark.parametrize("changes", [{"fitted_on": None}, {"labels": {"Mass": {"threshold": "x", "slope": "x"}}}])
-def test_a_report_goes_without_damaged_thresholds_and_says_so(run_copy, file, changes):
-    content = load_json(run_copy / file)
-    (run_copy / file).write_text(json.dumps(content | changes))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fitted_on": None},
+        {"labels": {}},
+        {"labels": {"Mass": {"threshold": "x", "slope": "x"}}},
+        {"labels": {"Mass": {"threshold": 1.5, "note": "", "logits": [0, 1], "probs": [0, 2]}}},
+        {"labels": {"Mass": {"threshold": float("nan"), "note": "", "slope": float("nan")}}},
+        {"fitted_on": {"part": "test", "fold": 0, "split_name": "a", "images": 9, "patients": 9}},
+    ],
+)
+def test_damaged_thresholds_and_calibrations_are_named(run_copy, changes):
+    for file, load in (("thresholds.json", load_thresholds), ("calibration.json", load_calibration)):
+        content = load_json(run_copy / file)
+        (run_copy / file).write_text(json.dumps(content | changes))
+        with pytest.raises(InputError, match=rf"{file} (is damaged|lacks)"):
+            load(run_copy)
+
+
+def test_a_report_goes_without_damaged_thresholds_and_says_so(run_copy):
+    (run_copy / "thresholds.json").write_text("{}")
     path, notes = write_report(run_copy, replicates=10)
     assert len(notes) == 1
-    assert f"{file} is damaged" in notes[0]
+    assert "thresholds.json is damaged" in notes[0]
     assert not (path.parent / "confusion.png").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "epoch,loss\n1,2\n", "epoch,auc/mean\n", "epoch,auc/mean\nfirst,0.5\n", "\x00"]
+)
+def test_an_odd_history_is_named(tmp_path, content):
+    (tmp_path / "history.csv").write_text(content)
+    with pytest.raises(InputError, match=r"history\.csv (cannot be read|lacks|has no epochs)"):
+        load_history(tmp_path, ("auc/mean",))
+
+
+def test_a_report_goes_without_pictures_of_damaged_records_and_says_so(run_copy, records, tmp_path):
+    copy = tmp_path / "records"
+    shutil.copytree(records, copy)
+    for shard in copy.glob("*test*.tfrecord*"):
+        shard.write_bytes(b"junk" * 1000)
+    metrics = load_json(run_copy / "metrics.json")
+    (run_copy / "metrics.json").write_text(json.dumps(metrics | {"records": str(copy)}))
+    path, notes = write_report(run_copy, replicates=10)
+    assert any("Without pictures of mistakes" in note and "is damaged" in note for note in notes)
+    assert (path.parent / "groups.csv").is_file()
+    (copy / "index.csv").write_text((copy / "index.csv").read_text().replace("F", "M"))
+    assert any("index.csv was changed" in note for note in write_report(run_copy, replicates=10)[1])
+
+
+def test_a_file_in_place_of_the_report_is_said(run_copy):
+    (run_copy / "report").write_text("mine")
+    with pytest.raises(InputError, match="move away what is there"):
+        write_report(run_copy, replicates=10)
 
 
 def test_an_image_named_twice_and_a_missing_configuration_are_refused(run_copy):
@@ -214,10 +263,12 @@ def test_mistakes_are_wrong_sure_and_each_of_another_image(run_copy):
         assert row.label in FINDINGS
 
 
-def test_exploration_counts_what_is_there(records):
+def test_exploration_counts_what_is_there(records, tmp_path):
     from cxrkeras.records.manifest import load_index
 
-    path = write_exploration(records)
+    copy = tmp_path / "records"
+    shutil.copytree(records, copy)
+    path = write_exploration(copy)
     index = load_index(records)
     table = count_labels(index)
     assert table.loc["Mass", "all_positives"] == index["Mass"].sum()

@@ -24,8 +24,11 @@ from cxrkeras.runs import (
     RUNS_ROOT,
     TENSORBOARD,
     find_records,
+    make_folder,
 )
 from cxrkeras.tables import print_folds, print_networks, print_ranking, print_scores
+
+PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 
 @app.command()
@@ -168,10 +171,13 @@ def experiment(
 ) -> None:
     """Print all settings of an experiment, as a TOML file that could stand under experiments/."""
     from cxrkeras.config import format_experiment, load_experiment
+    from cxrkeras.models.registry import find_network
 
     if not name:
         raise InputError("which experiment? Give EXPERIMENT=<a file under experiments/, without .toml>")
-    print(format_experiment(load_experiment(name, overrides=set_)), end="")
+    resolved = load_experiment(name, overrides=set_)
+    find_network(resolved.model.name)
+    print(format_experiment(resolved), end="")
 
 
 @app.command()
@@ -179,7 +185,7 @@ def augmentation(
     experiment: ExperimentFile = None,
     records: Records = None,
     set_: Settings = "",
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("augmentation.png"),
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("experiments/augmentation.png"),
 ) -> None:
     """Draw training images before and after augmentation, eight ways each, to look at."""
     from cxrkeras.config import load_experiment
@@ -188,9 +194,12 @@ def augmentation(
     settings = {"model": {} if experiment else {"name": "resnet18"}}
     resolved = load_experiment(experiment, settings=settings, overrides=set_)
     folder = find_records(records or resolved.data.records)
+    if out.is_dir() or out.suffix.lower() not in PICTURES:
+        raise InputError(f"--out is a file that ends in {', '.join(PICTURES)}; got {out}")
     load_tensorflow()
     from cxrkeras.training.examples import plot_augmentation
 
+    make_folder(out.parent)
     plot_augmentation(resolved, folder).savefig(out)
     console.print(f"saved {out}")
 

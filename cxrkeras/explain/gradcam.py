@@ -1,5 +1,6 @@
 """Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) on TensorFlow's GradientTape."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def build_gradcam(network: keras.Model, layer: str):
 
 def load_network(path: Path) -> keras.Model:
     """Load a saved network; InputError for a file that is none."""
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is no network of Keras: bring back the file, or train the fold anew")
     try:
         return keras.models.load_model(path, compile=False)
     except (OSError, KeyError, ValueError) as error:

@@ -1,10 +1,10 @@
 """What describes a records folder: manifest, index, boxes. It needs no TensorFlow."""
 
 import hashlib
+import io
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pydantic
 
@@ -57,6 +57,8 @@ def _digest(content: dict) -> str:
 def load_manifest(folder: Path) -> Manifest:
     """Read and check the manifest; InputError for another schema, other labels, or one changed after it was written."""
     path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder} holds no records, {MANIFEST} is gone: bring them back, or make them anew")
     try:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
@@ -83,33 +85,27 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def load_index(folder: Path) -> pd.DataFrame:
-    """Read index.csv, in the order of the shards: image_id, patient_id, split, fold, age, sex, view, the 15 labels."""
-    try:
-        index = pd.read_csv(
-            folder / INDEX, dtype={"image_id": str, "patient_id": str}, keep_default_na=False, na_values={"age": [""]}
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {folder / INDEX}: {error}") from error
-    _check_columns(
-        folder / INDEX, index, ["image_id", "patient_id", "split", "fold", "age", "sex", "view", *labels.LABELS]
+    """Read index.csv, in the order of the shards: image_id, patient_id, split, fold, age, sex, view, the 15 labels.
+
+    Raises InputError for one that is gone or was changed, as `read_table` does.
+    """
+    content = read_table(folder, INDEX)
+    return pd.read_csv(
+        content, dtype={"image_id": str, "patient_id": str}, keep_default_na=False, na_values={"age": [""]}
     )
-    return index
-
-
-def _check_columns(path: Path, table: pd.DataFrame, columns: list[str]) -> None:
-    if missing := [name for name in columns if name not in table.columns]:
-        raise InputError(f"{path} lacks {', '.join(missing)}: make the records anew")
 
 
 def load_boxes(folder: Path) -> pd.DataFrame:
-    """Read boxes.csv: image_id, label, x, y, width, height as fractions of the image."""
-    try:
-        boxes = pd.read_csv(folder / BOXES, dtype={"image_id": str, "label": str})
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {folder / BOXES}: {error}") from error
-    sides = ["x", "y", "width", "height"]
-    _check_columns(folder / BOXES, boxes, ["image_id", "label", *sides])
-    numbers = boxes[sides].apply(pd.to_numeric, errors="coerce")
-    if not np.isfinite(numbers.to_numpy(float)).all() or not boxes["label"].isin(labels.FINDINGS).all():
-        raise InputError(f"{folder / BOXES} has sides that are no numbers, or unknown findings: make the records anew")
-    return boxes
+    """Read boxes.csv: image_id, label, x, y, width, height as fractions of the image. Raises as `load_index`."""
+    return pd.read_csv(read_table(folder, BOXES), dtype={"image_id": str, "label": str})
+
+
+def read_table(folder: Path, name: str) -> io.BytesIO:
+    """The content of a table of records; InputError unless its checksum is that in the manifest."""
+    path, checksum = folder / name, load_manifest(folder).table_checksums[name]
+    if not path.is_file():
+        raise InputError(f"{path} is gone: make the records anew")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != checksum:
+        raise InputError(f"{path} was changed after the records were written: make them anew, or bring back the file")
+    return io.BytesIO(content)

@@ -82,12 +82,18 @@ def read_images(folder: Path, image_ids: Iterable[str]) -> dict[str, np.ndarray]
         raise InputError(f"{folder} has no image {min(unknown)}")
     images, first = {}, 0
     for file, count in zip(*_find_shards(folder, lambda shard: True), strict=True):
-        if wanted & set(index["image_id"].iloc[first : first + count]):
-            for example in tf.data.TFRecordDataset(file).batch(BLOCK):
-                pixels, _, names, _ = parse_examples(example, size)
-                for name, image in zip(names.numpy(), pixels.numpy(), strict=True):
-                    if name.decode() in wanted:
-                        images[name.decode()] = image[..., 0]
+        here = wanted & set(index["image_id"].iloc[first : first + count])
+        if here:
+            try:
+                for example in tf.data.TFRecordDataset(file).batch(BLOCK):
+                    pixels, _, names, _ = parse_examples(example, size)
+                    for name, image in zip(names.numpy(), pixels.numpy(), strict=True):
+                        if name.decode() in wanted:
+                            images[name.decode()] = image[..., 0]
+            except tf.errors.OpError:
+                pass  # what could not be read is missing below
+        if missing := here - images.keys():
+            raise InputError(f"{file} is damaged ({min(missing)} cannot be read): `make verify` says where")
         first += count
     return images
 

@@ -13,16 +13,15 @@ from cxrkeras.data.release import OFFICIAL_SPLIT
 from cxrkeras.errors import InputError
 from cxrkeras.reports import figures
 from cxrkeras.reports.figures import spell
+from cxrkeras.reports.history import load_history
 from cxrkeras.reports.page import Page, Picture, Section, Table, save_page
 from cxrkeras.runs import (
     COMPARISON,
     CONFIG,
-    HISTORY,
     METRICS,
     Config,
     Metrics,
     load_shaped,
-    predictions_file,
     write_text,
 )
 from cxrkeras.scoring.evaluation import MEAN
@@ -35,7 +34,7 @@ from cxrkeras.scoring.intervals import (
     find_interval,
     find_p_value,
 )
-from cxrkeras.scoring.predictions import Predictions, load_predictions
+from cxrkeras.scoring.predictions import Predictions, load_parts
 from cxrkeras.scoring.scores import score_labels
 
 PUBLISHED = "published.csv"
@@ -50,6 +49,7 @@ class Run:
     metrics: list[dict]
     config: dict
     scores: dict[str, np.ndarray]
+    validation: list[Predictions]
     test: list[Predictions]
 
     @property
@@ -61,10 +61,9 @@ def load_run(folder: Path) -> Run:
     """Read the finished folds in a run folder, or the one fold that a folder is. Raises InputError, naming the file."""
     folders = [folder] if (folder / METRICS).is_file() else sorted(p.parent for p in folder.glob(f"fold*/{METRICS}"))
     metrics = [load_shaped(one / METRICS, Metrics) for one in folders]
-    config = load_shaped(folders[0] / CONFIG, Config)
-    parts = {
-        part: [load_predictions(one / predictions_file(part)) for one in folders] for part in ("validation", "test")
-    }
+    configs = [load_shaped(one / CONFIG, Config) for one in folders]
+    both = [load_parts(one) for one in folders]
+    parts = {part: [one[part] for one in both] for part in ("validation", "test")}
     scores = {
         part: np.stack([score_labels(one.truth, one.logits)["auc"].to_numpy(float) for one in predictions])
         for part, predictions in parts.items()
@@ -75,14 +74,19 @@ def load_run(folder: Path) -> Run:
         raise InputError(
             f"the folds of {name} are on two splits, {' and '.join(sorted(splits))}: no mean goes over both"
         )
-    for one, predictions in zip(folders, parts["test"], strict=True):
-        if set(predictions.image_ids) != set(parts["test"][0].image_ids):
+    for one, predictions, config in zip(folders, parts["test"], configs, strict=True):
+        if config["records_fingerprint"] != configs[0]["records_fingerprint"] or config["folds"] != configs[0]["folds"]:
             raise InputError(
-                f"{one} and {folders[0]} were scored on other test images ({len(predictions.truth):,} and "
-                f"{len(parts['test'][0].truth):,}): delete the metrics.json of the wrong one, and `make train` "
-                f"scores it anew"
+                f"{one} and {folders[0]} were trained on other data or other folds: no mean goes over both"
             )
-    return Run(name, folders, metrics, config, scores, parts["test"])
+        try:
+            predictions.align(parts["test"][0])
+        except InputError as error:
+            raise InputError(
+                f"{one} and {folders[0]} were scored on different test parts, {error}: delete the metrics.json of the "
+                "wrong one, and `make train` scores it anew"
+            ) from None
+    return Run(name, folders, metrics, configs[0], scores, parts["validation"], parts["test"])
 
 
 def check_comparable(runs: list[Run]) -> None:
@@ -94,16 +98,25 @@ def check_comparable(runs: list[Run]) -> None:
                 f"{first.name} is on split {first.split} and {other.name} on {other.split}: the same network scores "
                 "differently on other patients, so that their figures cannot stand in one table"
             )
-        if set(other.test[0].image_ids) != set(first.test[0].image_ids):
+        try:
+            first.test[0].align(other.test[0])
+        except InputError as error:
             raise InputError(
-                f"{first.name} and {other.name} were scored on other images of split {first.split} "
-                f"({len(first.test[0].image_ids):,} and {len(other.test[0].image_ids):,}): make both on the same "
-                f"records"
-            )
+                f"{first.name} and {other.name} were scored on different test parts of split {first.split}, {error}: "
+                "make both on the same records"
+            ) from None
         if other.config["folds"] != first.config["folds"]:
             raise InputError(
                 f"{first.name} and {other.name} were cut into other folds ({first.config['folds']} and "
                 f"{other.config['folds']}): their validation patients differ, and ranking needs the same"
+            )
+        held_out = [{image for one in run.validation for image in one.image_ids} for run in (first, other)]
+        if held_out[0] != held_out[1]:
+            folds = [", ".join(str(one["fold"]) for one in run.metrics) for run in (first, other)]
+            raise InputError(
+                f"{first.name} was validated on {len(held_out[0]):,} images (fold {folds[0]}) and {other.name} on "
+                f"{len(held_out[1]):,} others (fold {folds[1]}): ranking needs the same; name the folds that both "
+                f"have, as {first.name}/fold0, or train the missing ones with `make cv`"
             )
 
 
@@ -168,9 +181,7 @@ def compare_paired(
     for run in (best, other):
         replicas = []
         for predictions in run.test:
-            rows = np.argsort(predictions.image_ids)
-            part = predictions.take(rows)
-            assert (part.image_ids == order).all()
+            part = predictions.take(np.argsort(predictions.image_ids))
             replicas.append(
                 bootstrap_scores(part.truth, part.logits, part.patient_ids, replicates=replicates, seed=seed).auc
             )
@@ -239,7 +250,8 @@ def write_comparison(
     }
     published = load_published() if with_published else None
     chapters = [_table_section(runs, table, part, source, published) for part in ("validation", "test")]
-    if bands := _bands(runs):
+    bands, notes = _bands(runs)
+    if bands:
         caption = "One line a run; the band is one standard deviation over its folds."
         picture = Picture("auc_epochs", figures.plot_bands(bands, source=source["validation"]), caption)
         chapters.append(Section("AUC by epoch", pictures=[picture]))
@@ -268,7 +280,10 @@ def write_comparison(
     if runs[0].metrics[0]["is_partial"]:
         warnings.append("Part of the listed images only: not comparable with scores on the whole release.")
     page = Page(
-        f"Comparison of {len(runs)} runs", [f"{source['test'][0].upper()}{source['test'][1:]}."], warnings, chapters
+        f"Comparison of {len(runs)} runs",
+        [f"{source['test'][0].upper()}{source['test'][1:]}."],
+        [*warnings, *notes],
+        chapters,
     )
     save_page(page, out / f"{COMPARISON}.html")
     write_text(out / f"{COMPARISON}.csv", table.to_csv(index=False))
@@ -321,14 +336,20 @@ def _format_spread(mean: float, std: float) -> str:
     return f"{mean:.3f}" if np.isnan(std) else f"{mean:.3f} \u00b1 {std:.3f}"
 
 
-def _bands(runs: list[Run]) -> dict[str, pd.DataFrame]:
-    bands = {}
+def _bands(runs: list[Run]) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """Mean and deviation of the validation AUC by epoch, of each run that has curves; and why others have none."""
+    bands, notes = {}, []
     for run in runs:
-        histories = [pd.read_csv(folder / HISTORY) for folder in run.folders if (folder / HISTORY).is_file()]
-        if histories:
-            grouped = pd.concat(histories).groupby("epoch")["auc/mean"]
-            bands[run.name] = grouped.agg(["mean", "std"]).reset_index()
-    return bands
+        if "members" in run.config:
+            continue
+        try:
+            histories = [load_history(folder, ("auc/mean",)) for folder in run.folders]
+        except InputError as error:
+            notes.append(f"{run.name} is without its curve: {error}.")
+            continue
+        grouped = pd.concat(histories).groupby("epoch")["auc/mean"]
+        bands[run.name] = grouped.agg(["mean", "std"]).reset_index()
+    return bands, notes
 
 
 def _paired_section(runs: list[Run], paired: pd.DataFrame, source: str) -> Section:

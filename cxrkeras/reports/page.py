@@ -10,7 +10,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from cxrkeras import __version__
-from cxrkeras.runs import write_bytes, write_text
+from cxrkeras.runs import make_folder, write_bytes, write_text
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("cxrkeras.reports", "templates"),
@@ -66,7 +66,7 @@ class Page:
 
 def save_page(page: Page, path: Path) -> None:
     """Write the page and the PNGs of its figures, beside it; the page holds them too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     images = {}
     for section in page.sections:
         for picture in section.pictures:

@@ -14,6 +14,7 @@ from cxrkeras.records.manifest import load_index, load_manifest
 from cxrkeras.records.pipeline import read_images
 from cxrkeras.reports import figures, map_figures, sections
 from cxrkeras.reports.figures import format_interval, spell
+from cxrkeras.reports.history import load_history
 from cxrkeras.reports.page import Page, Picture, Section, Table, render, save_page
 from cxrkeras.runs import (
     CONFIG,
@@ -39,7 +40,7 @@ from cxrkeras.scoring.evaluation import (
 )
 from cxrkeras.scoring.intervals import REPLICATES
 from cxrkeras.scoring.operating import load_or_fit
-from cxrkeras.scoring.predictions import Predictions, load_predictions
+from cxrkeras.scoring.predictions import Predictions, check_apart, load_predictions
 from cxrkeras.scoring.thresholds import Thresholds
 
 Progress = Callable[[str, int, int], None]
@@ -90,6 +91,8 @@ def load_fold(folder: Path) -> Fold:
             notes.append(f"Without {part} scores: {error}.")
     if not parts:
         raise InputError(" ".join(notes))
+    if len(parts) == 2:
+        check_apart(parts, folder)
     fold = Fold(folder, config, metrics, parts, notes=notes)
     try:
         fold.calibration, fold.thresholds = load_or_fit(folder)
@@ -101,20 +104,14 @@ def load_fold(folder: Path) -> Fold:
 
 
 def _load_history(folder: Path, notes: list[str]) -> pd.DataFrame | None:
-    if not (folder / HISTORY).is_file():
-        if (folder / MODEL).is_file():
-            notes.append(f"Without curves of the training: {folder / HISTORY} is gone.")
-        return None
+    if not (folder / MODEL).is_file() and not (folder / HISTORY).is_file():
+        return None  # an ensemble was not trained
+    curves = ("loss/train", "loss/validation", "auc/mean", *(f"auc/{label}" for label in labels.LABELS))
     try:
-        history = pd.read_csv(folder / HISTORY)
-    except ValueError as error:
-        notes.append(f"Without curves of the training: {folder / HISTORY} cannot be read ({error}).")
+        return load_history(folder, curves)
+    except InputError as error:
+        notes.append(f"Without curves of the training: {error}.")
         return None
-    wanted = ["epoch", "loss/train", "loss/validation", "auc/mean", *(f"auc/{label}" for label in labels.LABELS)]
-    if missing := [name for name in wanted if name not in history.columns]:
-        notes.append(f"Without curves of the training: {folder / HISTORY} lacks {missing[0]}.")
-        return None
-    return history
 
 
 def _load_people(fold: Fold, notes: list[str]) -> pd.DataFrame | None:
@@ -292,7 +289,12 @@ def _mistakes(fold: Fold, main: Evaluation, source: str, progress: Progress) -> 
         explain = build_explainer(load_network(fold.folder / MODEL))
     else:
         section.texts.append(f"There is no {MODEL} here: the images are shown without heat maps.")
-    images = read_images(fold.records, mistakes["image_id"])
+    try:
+        images = read_images(fold.records, mistakes["image_id"])
+    except InputError as error:
+        section.warnings.append(f"Without pictures: {error}.")
+        fold.notes.append(f"Without pictures of mistakes: {error}.")
+        return section
     pairs = []
     for number, row in enumerate(mistakes.itertuples()):
         maps = explain(images[row.image_id])[1] if explain else {row.label: None}

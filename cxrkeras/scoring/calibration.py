@@ -30,6 +30,16 @@ class Curve:
     probs: tuple[float, ...] = ()
     note: str = ""
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether its probabilities never fall with the logit, and stay within 0 and 1."""
+        steps = (
+            np.asarray((self.logits, self.probs)) if len(self.logits) == len(self.probs) else np.full((2, 1), np.nan)
+        )
+        rises = np.isfinite(steps).all() and (np.diff(steps) >= 0).all()
+        inside = ((steps[1] >= 0) & (steps[1] <= 1)).all()
+        return bool(rises and inside and np.isfinite(self.intercept) and 0 <= self.slope < np.inf)
+
     def apply(self, logits: np.ndarray) -> np.ndarray:
         if self.logits:
             return np.interp(logits, self.logits, self.probs)
@@ -127,10 +137,10 @@ def load_calibration(folder: Path) -> Calibration:
         raise InputError(f"{folder} has no {CALIBRATION}: `make calibrate RUN={folder}` fits it")
     content = load_shaped(path, _File)
     curves = _File.model_validate(content).labels
-    if wrong := [name for name, curve in curves.items() if len(curve.logits) != len(curve.probs)]:
-        raise InputError(f"{path} is damaged ({wrong[0]}): delete it, and `make calibrate` fits it anew")
+    if wrong := [name for name, curve in curves.items() if not curve.is_sound]:
+        raise InputError(f"{path} is damaged ({wrong[0]}): `make calibrate RUN={folder}` fits it anew")
     if missing := [name for name in labels.LABELS if name not in curves]:
-        raise InputError(f"{path} lacks {', '.join(missing)}: delete it, and `make calibrate` fits it anew")
+        raise InputError(f"{path} lacks {', '.join(missing)}: `make calibrate RUN={folder}` fits it anew")
     return Calibration(content["method"], content["fitted_on"], curves)
 
 

@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from cxrkeras.errors import InputError
 from cxrkeras.runs import CONFIG, METRICS, RUNS_ROOT, Config, Metrics, load_shaped, predictions_file, write_json
 from cxrkeras.scoring.operating import describe_part, fit_operating_points, save_operating_points
-from cxrkeras.scoring.predictions import Predictions, load_predictions, save_predictions
+from cxrkeras.scoring.predictions import Predictions, load_parts, save_predictions
 from cxrkeras.scoring.scores import describe_scores
 
 AVERAGES = ("logits", "probabilities")
@@ -36,18 +36,21 @@ def combine_validation(members: list[Predictions], average: str) -> Predictions:
         logits = average_logits([members[number].logits[row] for number, row in places], average)
         number, row = places[0]
         first = members[number]
+        if any((members[other].truth[place] != first.truth[row]).any() for other, place in places):
+            raise InputError(f"the members have different labels of {first.image_ids[row]}: take runs on the same data")
         parts.append((first.image_ids[row], first.patient_ids[row], first.truth[row], logits))
     return Predictions(*(np.array(column) for column in zip(*parts, strict=True)))
 
 
 def combine_test(members: list[Predictions], average: str) -> Predictions:
     """All members on the images of the first one. Raises InputError if they were scored on others."""
-    first, logits = members[0], []
-    for member in members:
-        places = {image: row for row, image in enumerate(member.image_ids)}
-        if places.keys() != set(first.image_ids):
-            raise InputError("the members were scored on different test images: take runs on the same records")
-        logits.append(member.logits[[places[image] for image in first.image_ids]])
+    first = members[0]
+    try:
+        logits = [member.align(first).logits for member in members]
+    except InputError as error:
+        raise InputError(
+            f"the members were scored on different test parts, {error}: take runs on the same records"
+        ) from None
     return Predictions(first.image_ids, first.patient_ids, first.truth, average_logits(logits, average))
 
 
@@ -81,11 +84,14 @@ def build_ensemble(
                     f"ensemble is "
                     "of runs on the same records and folds"
                 )
-    parts = {}
-    for number, part in enumerate(("validation", "test")):
-        members = [load_predictions(folder / predictions_file(part)) for folder in folders]
-        parts[part] = (combine_validation if part == "validation" else combine_test)(members, average)
-        progress(number + 1, 2)
+    members = []
+    for number, folder in enumerate(folders):
+        members.append(load_parts(folder))
+        progress(number + 1, len(folders))
+    parts = {
+        "validation": combine_validation([member["validation"] for member in members], average),
+        "test": combine_test([member["test"] for member in members], average),
+    }
     held_out = sorted({one["fold"] for one in metrics})
     digest = hashlib.sha256(" ".join([average, *sorted(names)]).encode()).hexdigest()[:8]
     folder = root / f"ensemble-{digest}" / f"fold{'-'.join(map(str, held_out))}"

@@ -66,6 +66,10 @@ def evaluate(
     if not with_intervals:
         without = int((predictions.patient_ids == "").sum())
         notes.append(f"{without:,} of {len(truth):,} images have no patient: no intervals, which need all of them")
+    elif predictions.num_patients < LEAST_PATIENTS:
+        notes.append(f"only {predictions.num_patients} patients: no interval can be trusted")
+    if lost := [name for k, name in enumerate(names) if not np.isfinite(logits[:, k]).all()]:
+        notes.append(f"logits that are no finite numbers leave {', '.join(lost)} without scores")
     findings = [k for k, name in enumerate(names) if name in labels.FINDINGS]
     drawn = (
         bootstrap_scores(truth, logits, predictions.patient_ids, replicates=replicates, seed=seed, progress=progress)

@@ -1,5 +1,6 @@
 """Other people's predictions: a CSV of any make, read as ours are."""
 
+import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from cxrkeras.errors import InputError
 from cxrkeras.scoring.predictions import Predictions
 
 IMAGE_COLUMNS = ("image", "image_id", "image_index", "img", "filename", "file", "path", "name")
+MOST_UNKNOWN = 0.01  # of the images; with more the label file is likely another one's
 _SURE = 1e-7  # a probability of 0 or 1 becomes a finite logit
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _KEYS = {label.lower().replace("_", " "): label for label in labels.LABELS}
 _NAMED = re.compile(r"^(?:(logit|prob|p|pred)[_ ])?(.*?)(?:[_ ](logit|prob|pred|score))?$", re.IGNORECASE)
 
@@ -41,6 +44,7 @@ def read_foreign(path: Path, label_file: Path) -> Foreign:
     if not path.is_file():
         raise InputError(f"no predictions file {path}")
     try:
+        _check_header(path)
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except ValueError as error:
         raise InputError(f"{path} cannot be read as a table with commas between its columns: {error}") from None
@@ -56,15 +60,16 @@ def read_foreign(path: Path, label_file: Path) -> Foreign:
     known = truth.set_index("image_id")
     is_known = images.isin(known.index).to_numpy()
     unknown = [image for image in images[~is_known] if image not in left_out]
-    if unknown:
+    if len(unknown) > MOST_UNKNOWN * len(images):
         raise InputError(
             f"{path} has {len(unknown):,} of {len(images):,} images that {label_file.name} does not list (first: "
             f"{unknown[0]}): take the label file of these images, or leave them out"
         )
-    if not is_known.all():
-        notes.append(
-            f"{int((~is_known).sum()):,} images are left out, as their rows in {label_file.name} cannot be used"
-        )
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        notes.append(f"{len(unknown):,} images are left out that {label_file.name} does not list: {shown}")
+    if unusable := int((~is_known).sum()) - len(unknown):
+        notes.append(f"{unusable:,} images are left out, as their rows in {label_file.name} cannot be used")
     if not is_known.any():
         raise InputError(f"{path}: none of its images has a usable row in {label_file.name}: {'; '.join(notes)}")
     images, scores = images[is_known].to_numpy(), scores[is_known]
@@ -77,6 +82,17 @@ def read_foreign(path: Path, label_file: Path) -> Foreign:
     if missing := [label for label in labels.LABELS if label not in names]:
         notes.append(f"{path.name} has no column for {', '.join(missing)}")
     return Foreign(predictions, rows[["age", "sex", "view"]], split_name, part, kind, notes)
+
+
+def _check_header(path: Path) -> None:
+    """InputError for a header with other separators than commas, or with a name twice, which pandas would change."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file), [])
+    if len(header) == 1 and (found := [name for sign, name in _SEPARATORS.items() if sign in header[0]]):
+        raise InputError(f"{path} has {found[0]} between its columns: wanted commas; save it as CSV with commas")
+    names = [name.strip() for name in header]
+    if again := [name for name in names if name and names.count(name) > 1]:
+        raise InputError(f"{path} has the column {again[0]} {names.count(again[0])} times: keep one")
 
 
 def _read_images(table: pd.DataFrame, path: Path) -> pd.Series:
@@ -180,6 +196,11 @@ def _read_scores(table: pd.DataFrame, path: Path, columns: dict[str, str]) -> tu
         raise InputError(
             f"{path} mixes scales: {outside[0]} has values outside 0 to 1 and {within} has none; name the columns "
             "logit_Label or prob_Label"
+        )
+    if outside and scores.min() >= 0:
+        raise InputError(
+            f"{path} has values from {scores.min():g} to {scores.max():g} and none below 0: if these are per cent, "
+            "divide by 100; if they are logits, call the columns logit_Label"
         )
     return scores, "logits" if outside else "probabilities"
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from cxrkeras.runs import CALIBRATION, METRICS, THRESHOLDS, Metrics, load_shaped, predictions_file
+from cxrkeras.runs import CALIBRATION, METRICS, THRESHOLDS, Metrics, load_shaped
 from cxrkeras.scoring.calibration import PLATT, Calibration, fit_calibration, load_calibration, save_calibration
-from cxrkeras.scoring.predictions import Predictions, load_predictions
+from cxrkeras.scoring.predictions import Predictions, load_parts
 from cxrkeras.scoring.thresholds import Thresholds, fit_thresholds, load_thresholds, save_thresholds
 
 VALIDATION = "validation"
@@ -41,7 +41,7 @@ def save_operating_points(folder: Path, calibration: Calibration, thresholds: Th
 def refit(folder: Path, *, method: str = PLATT, sensitivity: float | None = None) -> tuple[Calibration, Thresholds]:
     """Fit calibration and thresholds of a finished fold anew and save them in its folder."""
     metrics = load_shaped(folder / METRICS, Metrics)
-    validation = load_predictions(folder / predictions_file(VALIDATION))
+    validation = load_parts(folder)[VALIDATION]
     fitted_on = describe_part(validation, metrics, VALIDATION)
     fitted = fit_operating_points(validation, fitted_on, method=method, sensitivity=sensitivity)
     save_operating_points(folder, *fitted)

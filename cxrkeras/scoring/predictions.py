@@ -8,7 +8,7 @@ import pandas as pd
 
 from cxrkeras import labels
 from cxrkeras.errors import InputError
-from cxrkeras.runs import write_text
+from cxrkeras.runs import predictions_file, write_text
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,17 @@ class Predictions:
         """Those of some images, by a mask or by their numbers."""
         arrays = (self.image_ids, self.patient_ids, self.truth, self.logits)
         return Predictions(*(array[rows] for array in arrays), self.names)
+
+    def align(self, other: "Predictions") -> "Predictions":
+        """Those of `self` in the order of `other`; InputError unless both have the same images, patients and truth."""
+        places = {image: row for row, image in enumerate(self.image_ids)}
+        if places.keys() != set(other.image_ids):
+            raise InputError(f"other images ({len(self.truth):,} and {len(other.truth):,})")
+        aligned = self.take(np.array([places[image] for image in other.image_ids]))
+        differ = (aligned.truth != other.truth).any(axis=1) | (aligned.patient_ids != other.patient_ids)
+        if differ.any():
+            raise InputError(f"another truth or patient of {other.image_ids[differ.argmax()]}")
+        return aligned
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:
@@ -75,3 +86,23 @@ def load_predictions(path: Path) -> Predictions:
         truth.to_numpy(float),
         logits.to_numpy(float),
     )
+
+
+def load_parts(folder: Path) -> dict[str, Predictions]:
+    """Predictions of a fold's validation and test part. Raises InputError if a patient is in both."""
+    parts = {part: load_predictions(folder / predictions_file(part)) for part in ("validation", "test")}
+    check_apart(parts, folder)
+    return parts
+
+
+def check_apart(parts: dict[str, Predictions], folder: Path) -> None:
+    """InputError if an image or a patient of validation is one of test."""
+    validation, test = parts["validation"], parts["test"]
+    images = set(validation.image_ids) & set(test.image_ids)
+    patients = set(validation.patient_ids) & set(test.patient_ids) - {""}
+    if images or patients:
+        raise InputError(
+            f"{folder} has {len(images):,} images and {len(patients):,} patients in its predictions of validation and "
+            "of test: one file is in the other's place; delete the fold's metrics.json, and the same `make train` "
+            "scores it anew"
+        )

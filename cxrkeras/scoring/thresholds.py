@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -136,7 +137,7 @@ def score_images(truth: np.ndarray, probs: np.ndarray, thresholds: np.ndarray) -
 
 
 class _Row(pydantic.BaseModel):
-    threshold: float | None
+    threshold: Annotated[float, pydantic.Field(ge=0, le=1)] | None
     note: str
 
 
@@ -159,6 +160,8 @@ def load_thresholds(folder: Path) -> Thresholds:
     if not path.is_file():
         raise InputError(f"{folder} has no {THRESHOLDS}: `make calibrate RUN={folder}` fits it")
     content = load_shaped(path, _File)
+    if missing := [name for name in labels.LABELS if name not in content["labels"]]:
+        raise InputError(f"{path} lacks {', '.join(missing)}: `make calibrate RUN={folder}` fits it anew")
     values = {name: row["threshold"] for name, row in content["labels"].items()}
     notes = {name: row["note"] for name, row in content["labels"].items()}
     return Thresholds(content["rule"], content["fitted_on"], values, notes)

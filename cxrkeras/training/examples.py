@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cxrkeras.config import Experiment
+from cxrkeras.records.manifest import TRAIN_VAL, load_manifest
 from cxrkeras.records.pipeline import build_training_batches
 from cxrkeras.training.augment import Augmentation
 
@@ -24,8 +25,12 @@ def plot_augmentation(experiment: Experiment, records: Path) -> Figure:
     figure = Figure(figsize=(1.6 * (NUM_WAYS + 1), 1.6 * len(images) + 0.8), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
     chosen = ", ".join(f"{name} {value:g}" for name, value in settings.model_dump().items() if value) or "nothing"
+    manifest = load_manifest(records)
+    trained = [shard for shard in manifest.shards if shard.split == TRAIN_VAL and shard.fold != experiment.data.fold]
     figure.suptitle(
-        f"Training images of {records}, fold {experiment.data.fold} held out\nAugmentation: {chosen}", fontsize=10
+        f"{NUM_IMAGES} of the {sum(shard.count for shard in trained):,} training images of {records}, split "
+        f"{manifest.split_name}, fold {experiment.data.fold} held out\nAugmentation: {chosen}",
+        fontsize=10,
     )
     panels = figure.subplots(len(images), NUM_WAYS + 1, squeeze=False)
     for row, panel_row in enumerate(panels):

@@ -204,26 +204,29 @@ def find_fold(run: str | None, *, with_network: bool = False) -> Path:
 
 
 def find_folds(run: str) -> list[Path]:
-    """All finished folds of a run, or the one that is named itself; InputError if there is none.
+    """All finished folds of a run, or the one that is named itself, as `find_run` finds them."""
+    return _list_folds(find_run(run))
 
-    An experiment's name is enough where only one run has it.
+
+def find_run(run: str) -> Path:
+    """The folder of a run with finished folds, or of one finished fold, `<run>/fold<k>`; InputError if there is none.
+
+    An experiment's name is enough for a run's where only one run has it.
     """
-    named = [path for path in RUNS_ROOT.glob(f"{glob.escape(run)}-*") if len(path.name) == len(run) + 9]
-    for folder in (Path(run), RUNS_ROOT / run, *(named if len(named) == 1 else [])):
-        folds = [path.parent for path in sorted([*folder.glob(METRICS), *folder.glob(f"fold*/{METRICS}")])]
-        if folds:
-            return folds
+    name, slash, fold = run.partition("/fold")
+    named = [path for path in RUNS_ROOT.glob(f"{glob.escape(name)}-*") if len(path.name) == len(name) + 9]
+    by_experiment = [path / f"{slash}{fold}".strip("/") for path in named] if len(named) == 1 else []
+    for folder in (Path(run), RUNS_ROOT / run, *by_experiment):
+        if _list_folds(folder):
+            return folder
         if folder.is_dir():
             raise InputError(f"{folder} has no finished fold; the same `make train` goes on with an unfinished one")
     known = sorted({path.parent.name for path in RUNS_ROOT.glob("*/fold*")})
     raise InputError(f"no run {run!r}; there are {', '.join(known) or 'none'} in {RUNS_ROOT}")
 
 
-def find_run(run: str) -> Path:
-    """The folder of a run with finished folds, or of the one finished fold that is named; InputError if it has none."""
-    folders = find_folds(run)
-    is_fold = any((folder / METRICS).is_file() for folder in (Path(run), RUNS_ROOT / run))
-    return folders[0] if is_fold else folders[0].parent
+def _list_folds(folder: Path) -> list[Path]:
+    return [path.parent for path in sorted([*folder.glob(METRICS), *folder.glob(f"fold*/{METRICS}")])]
 
 
 def find_records(name: str | None) -> Path:

@@ -177,12 +177,12 @@ def print_localisation(console: Console, scores: pd.DataFrame) -> None:
     first = scores.iloc[0]
     counts = f"{first['images']:,} test images of {first['patients']:,} patients, split {first['split_name']}"
     title = f"heat maps against boxes, all findings together (95 % interval); {counts}"
-    table = Table(title=title, title_justify="left")
-    for column in ("method", "boxed findings", "pointing game", "mean IoU", "IoBB \u2265 0.1", "seconds each"):
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for column in ("method", "boxed", "pointing game", "mean IoU", "IoBB \u2265 0.1", "seconds\neach"):
         table.add_column(column, justify="right" if table.columns else "left")
     for _, row in scores.groupby("method", sort=False).first().iterrows():
         cells = [
-            f"{row[name]:.2f} ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
+            f"{row[name]:.2f} ({row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f})"
             for name in ("pointing", "iou", "iobb>=0.1")
         ]
         seconds = "" if math.isnan(row["seconds"]) else f"{row['seconds']:.3f}"
@@ -195,7 +195,7 @@ def print_evaluation(console: Console, evaluation: Evaluation, split_name: str) 
     predictions = evaluation.predictions
     counts = f"{len(predictions.truth):,} images of {predictions.num_patients:,} patients"
     title = f"split {split_name}, {counts}, 95 % intervals"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in ("label", "AUC", "average precision", "positives", "remarks"):
         table.add_column(column, justify="left" if column in ("label", "remarks") else "right")
     for label, row in evaluation.scores.iterrows():
@@ -203,7 +203,7 @@ def print_evaluation(console: Console, evaluation: Evaluation, split_name: str) 
             "undefined"
             if math.isnan(row[name])
             else f"{row[name]:.3f}"
-            + ("" if math.isnan(row[f"{name}_low"]) else f" ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})")
+            + ("" if math.isnan(row[f"{name}_low"]) else f" ({row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f})")
             for name in ("auc", "average_precision")
         ]
         positives = "" if math.isnan(row["positives"]) else f"{row['positives']:,.0f}"

@@ -16,7 +16,7 @@ from cxrkeras.errors import InputError
 from cxrkeras.labels import FINDINGS, LABELS
 from cxrkeras.models.registry import NETWORKS
 from cxrkeras.records.manifest import load_index, load_manifest
-from cxrkeras.runs import find_fold, find_records
+from cxrkeras.runs import RUNS_ROOT, find_fold, find_records, find_run
 from cxrkeras.scoring.scores import mean_auc, score_labels
 from cxrkeras.training.backup import Progress, load_backup, save_backup
 from cxrkeras.training.fit import Monitor, train_fold
@@ -335,6 +335,14 @@ def test_finding_runs_and_records(trained, records, tmp_path, monkeypatch):
     run = trained.folder.parent.name
     for given in (None, run, f"{run}/fold0", f"experiments/runs/{run}"):
         assert find_fold(given).resolve() == (tmp_path / "experiments" / "runs" / run / "fold0").resolve()
+    experiment = run[:-9]
+    for given in (experiment, f"{experiment}/fold0"):
+        assert find_fold(given).name == "fold0"
+    assert find_run(experiment) == RUNS_ROOT / run
+    assert find_run(f"{run}/fold0") == RUNS_ROOT / run / "fold0"
+    (RUNS_ROOT / f"{experiment}-00000000").mkdir()
+    with pytest.raises(InputError, match=f"no run '{experiment}'"):  # two runs have that name
+        find_run(experiment)
     with pytest.raises(InputError, match=run):
         find_fold("other")
     assert find_records("mine") == find_records(None)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from cxrkeras import labels
 from cxrkeras.data.images import resize_image
 from cxrkeras.errors import InputError
-from cxrkeras.explain.gradcam import load_network
+from cxrkeras.explain.gradcam import draw_maps, load_network
 from cxrkeras.models.classifier import FEATURES, LOGITS
 from cxrkeras.models.fused import fuse_norms
 from cxrkeras.runs import CONFIG, INPUT_CHECK, METRICS, MODEL, Config, Metrics, load_shaped
@@ -161,10 +161,6 @@ def _build_functions(network: keras.Model):
             tape.watch(mapped)
             logits, last = call(head, mapped)
             each = tf.unstack(logits, num=len(labels.LABELS), axis=1)
-        maps = []
-        for one in each:
-            weights = tf.reduce_mean(tape.gradient(one, mapped), axis=(1, 2), keepdims=True)
-            maps.append(tf.nn.relu(tf.reduce_sum(mapped * weights, axis=-1)))
-        return logits, last, tf.stack(maps, axis=1)
+        return logits, last, draw_maps(tape, each, mapped)
 
     return tf.function(forward, input_signature=signature), tf.function(explain, input_signature=signature)

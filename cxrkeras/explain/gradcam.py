@@ -28,19 +28,24 @@ def build_gradcam(network: keras.Model, layer: str):
         with tf.GradientTape(persistent=True) as tape:
             features, logits = inner(images, training=False)
             each = tf.unstack(tf.cast(logits, tf.float32), num=num_labels, axis=1)
-        maps = []
-        for logit in each:
-            # From the features onwards an image's logit depends on that image alone, so that the batch is one gradient.
-            gradients = tape.gradient(logit, features)
-            weights = tf.reduce_mean(tf.cast(gradients, tf.float32), axis=(1, 2), keepdims=True)
-            maps.append(tf.nn.relu(tf.reduce_sum(tf.cast(features, tf.float32) * weights, axis=-1)))
-        return logits, tf.stack(maps, axis=1)
+        return logits, draw_maps(tape, each, features)
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits, maps = explain(tf.cast(images, tf.float32))
         return logits.numpy(), maps.numpy()
 
     return run
+
+
+def draw_maps(tape: tf.GradientTape, logits: list[tf.Tensor], features: tf.Tensor) -> tf.Tensor:
+    """Raw maps, float32 (N, labels, h, w): `logits`, a tensor (N,) a label, were computed from `features` on `tape`."""
+    maps = []
+    for logit in logits:
+        # From the features onwards an image's logit depends on that image alone, so that the batch is one gradient.
+        gradients = tape.gradient(logit, features)
+        weights = tf.reduce_mean(tf.cast(gradients, tf.float32), axis=(1, 2), keepdims=True)
+        maps.append(tf.nn.relu(tf.reduce_sum(tf.cast(features, tf.float32) * weights, axis=-1)))
+    return tf.stack(maps, axis=1)
 
 
 def load_network(path: Path) -> keras.Model:

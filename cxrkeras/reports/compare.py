@@ -116,7 +116,7 @@ def check_comparable(runs: list[Run]) -> None:
             raise InputError(
                 f"{first.name} was validated on {len(held_out[0]):,} images (fold {folds[0]}) and {other.name} on "
                 f"{len(held_out[1]):,} others (fold {folds[1]}): ranking needs the same; name the folds that both "
-                f"have, as {first.name}/fold0, or train the missing ones with `make cv`"
+                f"have, as {first.name.partition('/')[0]}/fold0, or train the missing ones with `make cv`"
             )
 
 

@@ -116,21 +116,21 @@ def plot_roc(curves: Mapping[str, RocCurve | None], *, source: str) -> Figure:
         if curve.point:
             panel.plot(*curve.point, marker="o", color=RED, markersize=6, linestyle="none")
     _label_outer(panels, "1 - specificity", "sensitivity")
-    figure.legend(
-        handles=[
-            _key("o", RED, "operating point, fixed on validation"),
-            _key("", GREY, "no better than chance", linestyle=":"),
-        ],
-        loc="outside upper right",
-        ncols=2,
-        fontsize=9,
-        frameon=False,
+    _add_legend(
+        figure,
+        _key("o", RED, "operating point, fixed on validation"),
+        _key("", GREY, "no better than chance", linestyle=":"),
     )
     return figure
 
 
 def _range(interval: Interval, digits: int) -> str:
     return f"{interval.low:.{digits}f} to {interval.high:.{digits}f}" if interval.replicates else "no interval"
+
+
+def _add_legend(figure: Figure, *keys: Line2D) -> None:
+    """One legend for all panels, above them."""
+    figure.legend(handles=keys, loc="outside upper right", ncols=len(keys), fontsize=9, frameon=False)
 
 
 def _key(marker: str, colour: str, label: str, linestyle: str = "none") -> Line2D:
@@ -151,9 +151,7 @@ def plot_precision_recall(curves: Mapping[str, PrecisionRecall | None], *, sourc
         score = f"AP {curve.average_precision:.3f} ({_range(curve.interval, 3)})"
         panel.set_title(f"{spell(label)}\n{score}", fontsize=9.5)
     _label_outer(panels, "recall (sensitivity)", "precision (PPV)")
-    figure.legend(
-        handles=[_key("", GREY, "prevalence", linestyle=":")], loc="outside upper right", fontsize=9, frameon=False
-    )
+    _add_legend(figure, _key("", GREY, "prevalence", linestyle=":"))
     return figure
 
 
@@ -217,15 +215,10 @@ def plot_auc_epochs(history: pd.DataFrame, names: Sequence[str], best_epoch: int
         if not np.isfinite(history[f"auc/{label}"]).any():
             _note_absence(panel, "not defined")
     _label_outer(panels, "epoch", "AUC")
-    figure.legend(
-        handles=[
-            _key("", "#B9C0C9", "mean of the findings", linestyle="-"),
-            _key("", GREY, f"kept epoch, {best_epoch}", linestyle="--"),
-        ],
-        loc="outside upper right",
-        ncols=2,
-        fontsize=9,
-        frameon=False,
+    _add_legend(
+        figure,
+        _key("", "#B9C0C9", "mean of the findings", linestyle="-"),
+        _key("", GREY, f"kept epoch, {best_epoch}", linestyle="--"),
     )
     return figure
 
@@ -263,15 +256,10 @@ def plot_reliability(
         panel.set(xlim=limits, ylim=limits, aspect="equal")
         panel.locator_params(nbins=4)
     _label_outer(panels, "predicted probability", "observed share")
-    figure.legend(
-        handles=[
-            _key("s", ORANGE, "sigmoid of the logits", linestyle="--"),
-            _key("o", BLUE, "calibrated", linestyle="-"),
-        ],
-        loc="outside upper right",
-        ncols=2,
-        fontsize=9,
-        frameon=False,
+    _add_legend(
+        figure,
+        _key("s", ORANGE, "sigmoid of the logits", linestyle="--"),
+        _key("o", BLUE, "calibrated", linestyle="-"),
     )
     return figure
 
@@ -344,7 +332,7 @@ def plot_bands(epochs: Mapping[str, pd.DataFrame], *, source: str) -> Figure:
         )
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     panel.set(xlabel="epoch", ylabel="mean AUC of the findings")
-    figure.legend(fontsize=9.5, frameon=False, loc="outside right upper")
+    figure.legend(fontsize=9.5, frameon=False, loc="outside right center")
     return figure
 
 

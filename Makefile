@@ -4,7 +4,7 @@ PYTHON ?= python3
 EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN_CXR = .venv/bin/cxrkeras
 opt = $(if $($(1)),--$(2) "$($(1))")
-.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score predict app tensorboard test test-all lint bench bench-models bench-training bench-evaluation parity clean
+.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score predict app tensorboard test test-browser test-all lint bench bench-models bench-training bench-evaluation parity clean
 
 .venv/ready: setup.cfg pyproject.toml
 	@echo "installing into .venv, this takes minutes"
@@ -78,16 +78,19 @@ score: .venv/ready ## score other people's predictions: PREDICTIONS=file.csv [LA
 predict: .venv/ready ## say what a network finds in images: FILES="a.png folder" [RUN=...] [CSV=out.csv]
 	@$(RUN_CXR) predict $(FILES) $(call opt,RUN,run) $(call opt,CSV,csv)
 
-app: .venv/ready ## serve a network to programs on 127.0.0.1: [RUN=...] [PORT=8050]
+app: .venv/ready ## open the page for looking at images with a network, on 127.0.0.1: [RUN=...] [PORT=8050]
 	@$(RUN_CXR) app $(call opt,RUN,run) $(call opt,PORT,port)
 
 tensorboard: .venv/ready ## open the curves of all runs [PORT=6006]
 	@$(RUN_CXR) tensorboard $(call opt,PORT,port)
 
 test: .venv/ready ## run the tests, in under ten minutes
-	@.venv/bin/python -m pytest -m "not slow"
+	@.venv/bin/python -m pytest -m "not slow and not browser"
 
-test-all: .venv/ready ## run the slow tests too
+test-browser: .venv/ready ## run the tests of the page in Chromium, if it is installed [BROWSER=required to fail if not]
+	@BROWSER=$(BROWSER) .venv/bin/python -m pytest -m browser
+
+test-all: .venv/ready ## run the slow tests and those in a browser too
 	@.venv/bin/python -m pytest
 
 lint: .venv/ready ## check style and formatting

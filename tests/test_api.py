@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from scipy.special import expit
 
-from cxrkeras.app.batch import answer_files, list_files, neutralise, tabulate_answers
+from cxrkeras.app.batch import answer_files, list_files
 from cxrkeras.app.predictor import Predictor
+from cxrkeras.app.results import describe_answer, neutralise, tabulate_results
 from cxrkeras.app.server import HEADERS, Limits, create_app
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer, load_network
@@ -105,11 +106,49 @@ def test_explanations_as_png_and_as_json(client, image):
     assert Image.open(io.BytesIO(answer.data)).size == (32, 32)
     content = post(client, "/api/v1/explanations", ("a.png", image)).get_json()
     assert [one["label"] for one in content["maps"]] == list(LABELS)
-    start = "data:image/png;base64,"
-    pictures = {one["label"]: one["overlay"] for one in content["maps"]}
-    assert pictures["Mass"].startswith(start)
-    assert base64.b64decode(pictures["Mass"][len(start) :]) == answer.data
     assert len(content["labels"]) == 15
+    assert "picture" not in content
+    (mass,) = post(client, "/api/v1/explanations", ("a.png", image), label="Mass", picture="40").get_json()["maps"]
+    assert mass in content["maps"]
+    layer = open_url(mass["layer"]).convert("RGBA")
+    assert layer.size == (32, 32)
+    opacity = np.asarray(layer)[..., 3]
+    assert mass["has_evidence"] == bool(opacity.any())
+    if mass["has_evidence"]:
+        assert opacity.max() == 255
+
+
+def open_url(url):
+    start = "data:image/png;base64,"
+    assert url.startswith(start)
+    return Image.open(io.BytesIO(base64.b64decode(url[len(start) :])))
+
+
+def test_the_picture_beside_an_answer_is_the_decoded_image_and_no_larger(client, image):
+    grey = np.asarray(Image.open(io.BytesIO(image)).convert("L"))
+    (result,) = post(client, "/api/v1/predictions", ("a.png", image), picture="2000").get_json()["results"]
+    np.testing.assert_array_equal(np.asarray(open_url(result["picture"])), grey)
+    (result,) = post(client, "/api/v1/predictions", ("a.png", image), picture="20").get_json()["results"]
+    assert open_url(result["picture"]).size == (20, 20)
+
+
+def test_a_report_of_one_image_opens_without_a_network(client, image):
+    answer = post(client, "/api/v1/reports", ("<b>a.png", image))
+    assert answer.content_type == "text/html; charset=utf-8"
+    assert answer.headers["Content-Disposition"].startswith("attachment")
+    text = answer.data.decode()
+    assert "&lt;b&gt;a.png" in text
+    assert "<b>a.png" not in text
+    for words in ("synthetic phantoms", "resnet18", "no medical device", "threshold", "Pleural Thickening", "platt"):
+        assert words in text
+    assert 'src="data:image/png' in text
+    assert "http" not in text.replace("http://www.w3.org", "")
+
+
+def test_the_interface_is_described_on_a_page(client):
+    text = client.get("/api/v1/docs").data.decode()
+    for words in ("POST /api/v1/explanations", "curl -F file=@a.png", "application/problem+json", "25 MB"):
+        assert words in text
 
 
 @pytest.mark.parametrize(
@@ -123,6 +162,9 @@ def test_explanations_as_png_and_as_json(client, image):
         (lambda c, i: post(c, "/api/v1/explanations", ("a", i), label="Lump"), 422, "unknown label 'Lump'"),
         (lambda c, i: post(c, "/api/v1/explanations", ("a", b"text")), 422, "not a PNG"),
         (lambda c, i: post(c, "/api/v1/predictions", *[("a", b"x")] * 65), 413, "65 files; at most 64"),
+        (lambda c, i: post(c, "/api/v1/predictions", ("a", i), picture="9999"), 400, "up to 2048; got '9999'"),
+        (lambda c, i: post(c, "/api/v1/explanations", ("a", i), picture="-1"), 400, "up to 2048; got '-1'"),
+        (lambda c, i: post(c, "/api/v1/reports", ("a", b"text")), 422, "not a PNG"),
     ],
 )
 def test_errors_are_problem_details(client, image, send, status, words):
@@ -139,7 +181,7 @@ def test_errors_are_problem_details(client, image, send, status, words):
 def test_limits_are_kept(predictor, image):
     small = create_app(predictor, Limits(file_bytes=1000, request_bytes=50_000, in_flight=1)).test_client()
     content = post(small, "/api/v1/predictions", ("big.png", b"\x89PNG" + bytes(2000))).get_json()
-    assert "0 MB that a file may have" in content["results"][0]["problem"]["detail"]
+    assert "0.000953674 MB that a file may have" in content["results"][0]["problem"]["detail"]
     assert post(small, "/api/v1/predictions", ("big.png", bytes(60_000))).status_code == 413
     slots = small.application.config["SLOTS"]
     assert slots.acquire(blocking=False)
@@ -210,7 +252,10 @@ def test_cells_that_a_spreadsheet_would_compute_are_neutralised(predictor, tmp_p
     for name in ("=cmd.png", "plain.png"):
         (tmp_path / name).write_bytes(image)
     files = list_files([tmp_path])
-    table = tabulate_answers(list(answer_files(predictor, files)), predictor.facts.thresholds)
+    answers = answer_files(predictor, files)
+    results = [{"name": path.name, **describe_answer(one, predictor.facts.thresholds)} for path, one in answers]
+    table = tabulate_results(results, predictor.facts.run)
+    assert table["file"].tolist() == ["'=cmd.png", "plain.png"]
     assert [neutralise(text) for text in ("=1+1", "-a", "@x", "+1", "a=1")] == ["'=1+1", "'-a", "'@x", "'+1", "a=1"]
     assert len(table) == 2
     assert table[[f"prob_{label}" for label in LABELS]].notna().all(axis=None)

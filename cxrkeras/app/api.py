@@ -11,15 +11,17 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, ServiceUnavailable, TooManyRequests
 
 from cxrkeras import __version__, labels
-from cxrkeras.app.openapi import build_document
-from cxrkeras.app.predictor import Answer, Predictor
+from cxrkeras.app.openapi import build_document, write_docs
+from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.problems import make_problem
+from cxrkeras.app.report import NOTICE, write_image_report
+from cxrkeras.app.results import describe_answer, describe_problem
 from cxrkeras.data.images import decode_image, resize_image
 from cxrkeras.errors import InputError
-from cxrkeras.explain.overlay import blend_map
+from cxrkeras.explain.overlay import blend_map, paint_layer
 from cxrkeras.explain.sheet import ALL, check_label
 
-NOTICE = "Research software. It is no medical device and must not be used to diagnose patients."
+LARGEST_PICTURE = 2048
 api = flask.Blueprint("api", __name__)
 
 
@@ -49,32 +51,37 @@ def _read_uploads() -> list[FileStorage]:
     return uploads
 
 
+def _read_upload() -> FileStorage:
+    uploads = _read_uploads()
+    if len(uploads) > 1:
+        raise BadRequest(f"Wanted one file; got {len(uploads)}.")
+    return uploads[0]
+
+
 def _decode(upload: FileStorage) -> np.ndarray:
     """A grey image, uint8 (height, width); InputError for a file that is none or too large."""
-    limit = flask.current_app.config["LIMITS"].file_bytes
-    content = upload.stream.read(limit + 1)
-    if len(content) > limit:
-        raise InputError(f"more than the {limit // 2**20} MB that a file may have")
-    return decode_image(content)
+    limits = flask.current_app.config["LIMITS"]
+    content = upload.stream.read(limits.file_bytes + 1)
+    if len(content) > limits.file_bytes:
+        raise InputError(f"more than the {limits.file_bytes / 2**20:g} MB that a file may have")
+    return decode_image(content, limits.pixels)
 
 
-def describe_answer(answer: Answer, thresholds: dict[str, float | None]) -> dict:
-    """An answer as plain JSON values: calibrated probabilities, the most probable label first."""
-    ranked = sorted(labels.LABELS, key=answer.probs.get, reverse=True)
-    return {
-        "labels": [
-            {
-                "label": label,
-                "probability": round(answer.probs[label], 6),
-                "threshold": thresholds[label],
-                "is_found": label in answer.found,
-            }
-            for label in ranked
-        ],
-        "warnings": list(answer.warnings),
-        "width": answer.width,
-        "height": answer.height,
-    }
+def _read_side() -> int:
+    """The longest side of the grey picture that is wanted beside an answer, 0 for none."""
+    given = flask.request.form.get("picture", "0")
+    if not (given.isascii() and given.isdigit() and len(given) < 6 and int(given) <= LARGEST_PICTURE):
+        raise BadRequest(f"`picture` is the longest side in pixels, up to {LARGEST_PICTURE}; got {given[:20]!r}.")
+    return int(given)
+
+
+def _shrink(grey: np.ndarray, side: int) -> dict[str, str]:
+    """The picture of an image, no larger than it is, as a part of its result."""
+    if not side:
+        return {}
+    picture = Image.fromarray(grey)
+    picture.thumbnail((side, side), Image.Resampling.BOX if side < 200 else Image.Resampling.LANCZOS)
+    return {"picture": _encode_url(picture)}
 
 
 @api.post("/api/v1/predictions")
@@ -82,56 +89,78 @@ def predict():
     """Answer for each file by itself: a bad one gets its problem, and the others go on."""
     predictor, results = _predictor(), []
     with _slot():
+        side = _read_side()
         for upload in _read_uploads():
             result = {"name": upload.filename or ""}
             try:
-                answer = predictor.answer(_decode(upload))
-                results.append(result | describe_answer(answer, predictor.facts.thresholds))
+                grey = _decode(upload)
+                answer = predictor.answer(grey)
+                results.append(result | describe_answer(answer, predictor.facts.thresholds) | _shrink(grey, side))
             except InputError as error:
-                results.append(
-                    result | {"problem": {"title": "Not a readable image", "status": 422, "detail": str(error)}}
-                )
+                results.append(result | describe_problem(error))
     return flask.jsonify({"results": results, "model": predictor.facts.run, "notice": NOTICE})
 
 
 @api.post("/api/v1/explanations")
 def explain():
-    """Heat maps of one file: a PNG overlay of one label, or JSON with those of one or all."""
+    """Heat maps of one file: one label laid over the image as PNG, or layers of one or all labels in JSON."""
     predictor = _predictor()
     with _slot():
-        uploads = _read_uploads()
-        if len(uploads) > 1:
-            raise BadRequest(f"Wanted one file; got {len(uploads)}.")
+        upload = _read_upload()
         wants_png = flask.request.accept_mimetypes.best_match(["application/json", "image/png"]) == "image/png"
         try:
             label = check_label(flask.request.form.get("label", ALL))
             if wants_png and label == ALL:
                 raise InputError("a PNG shows one label: give `label`, or ask for application/json")
-            grey = _decode(uploads[0])
+            side = _read_side()
+            grey = _decode(upload)
         except InputError as error:
             return make_problem(422, "Unprocessable content", str(error))
         answer = predictor.answer(grey, with_maps=True)
-    image = resize_image(grey, predictor.facts.size)
-    chosen = labels.LABELS if label == ALL else (label,)
-    pictures = {name: _encode_png(blend_map(image, answer.maps[labels.LABELS.index(name)])) for name in chosen}
-    if wants_png:
-        return flask.Response(pictures[label], content_type="image/png")
-    maps = [
-        {
-            "label": name,
-            "has_evidence": bool(answer.maps[labels.LABELS.index(name)].any()),
-            "overlay": "data:image/png;base64," + base64.b64encode(picture).decode(),
-        }
-        for name, picture in pictures.items()
-    ]
-    result = {"name": uploads[0].filename or "", **describe_answer(answer, predictor.facts.thresholds), "maps": maps}
+        if wants_png:
+            image = resize_image(grey, predictor.facts.size)
+            blended = blend_map(image, answer.maps[labels.LABELS.index(label)])
+            return flask.Response(_encode_png(Image.fromarray(blended)), content_type="image/png")
+        maps = [
+            {
+                "label": name,
+                "has_evidence": bool(heat.any()),
+                "layer": _encode_url(paint_layer(heat, predictor.facts.size)),
+            }
+            for name, heat in zip(labels.LABELS, answer.maps, strict=True)
+            if label in (ALL, name)
+        ]
+        result = {"name": upload.filename or "", **describe_answer(answer, predictor.facts.thresholds), "maps": maps}
+        result |= _shrink(grey, side)
     return flask.jsonify(result | {"model": predictor.facts.run, "notice": NOTICE})
 
 
-def _encode_png(pixels: np.ndarray) -> bytes:
+@api.post("/api/v1/reports")
+def report():
+    """An HTML page about one file, that opens without a network."""
+    predictor = _predictor()
+    with _slot():
+        upload = _read_upload()
+        try:
+            grey = _decode(upload)
+        except InputError as error:
+            return make_problem(422, "Unprocessable content", str(error))
+        answer = predictor.answer(grey, with_maps=True)
+        return flask.Response(
+            write_image_report(upload.filename or "", grey, answer, predictor.facts),
+            headers={"Content-Disposition": "attachment; filename=report.html"},
+            content_type="text/html; charset=utf-8",
+        )
+
+
+def _encode_png(image: Image.Image) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
+    image.save(out, "PNG", compress_level=1)
     return out.getvalue()
+
+
+def _encode_url(image: Image.Image) -> str:
+    return "data:image/png;base64," + base64.b64encode(_encode_png(image)).decode()
 
 
 @api.get("/api/v1/model")
@@ -160,3 +189,9 @@ def ready():
 @api.get("/api/v1/openapi.json")
 def document():
     return flask.jsonify(build_document(__version__, flask.current_app.config["LIMITS"]))
+
+
+@api.get("/api/v1/docs")
+def show_document():
+    """The document as a page."""
+    return write_docs(build_document(__version__, flask.current_app.config["LIMITS"]))

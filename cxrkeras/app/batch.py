@@ -1,4 +1,4 @@
-"""Answers for files and folders, as a table."""
+"""Answers for files and folders."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from cxrkeras import labels
 from cxrkeras.data.images import decode_image
 from cxrkeras.errors import InputError
 
 if TYPE_CHECKING:  # a missing file should be told before TensorFlow is loaded
     from cxrkeras.app.predictor import Answer, Predictor
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadsheet would compute
 WORKERS = 4
 
 
@@ -53,29 +49,3 @@ def answer_files(
         for done, pair in enumerate(zip(files, pool.map(work, files), strict=True), 1):
             progress(done, len(files))
             yield pair
-
-
-def tabulate_answers(
-    answers: list[tuple[Path, Answer | InputError]], thresholds: dict[str, float | None]
-) -> pd.DataFrame:
-    """A row a file: file, problem, warnings, found, a calibrated probability a label, and its threshold.
-
-    Texts that a spreadsheet would take for a formula are led by an apostrophe.
-    """
-    rows = []
-    for path, answer in answers:
-        row = {"file": neutralise(str(path))}
-        if isinstance(answer, InputError):
-            row["problem"] = neutralise(str(answer))
-        else:
-            row |= {"warnings": "; ".join(answer.warnings), "found": "|".join(answer.found)}
-            row |= {f"prob_{label}": answer.probs[label] for label in labels.LABELS}
-        rows.append(row | {f"threshold_{label}": thresholds[label] for label in labels.LABELS})
-    columns = ["file", "problem", "warnings", "found"]
-    columns += [f"{kind}_{label}" for kind in ("prob", "threshold") for label in labels.LABELS]
-    return pd.DataFrame(rows).reindex(columns=columns)
-
-
-def neutralise(text: str) -> str:
-    """The text of a cell that no spreadsheet computes."""
-    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -1,21 +1,22 @@
-"""The web application: `create_app` builds it, `serve` runs it."""
+"""The web application: `create_app` builds it, `make_server` listens for it."""
 
 import threading
 from dataclasses import dataclass
 from io import BytesIO
 
 import flask
-from werkzeug.exceptions import HTTPException
+import waitress
+from waitress.server import BaseWSGIServer
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from cxrkeras.app.api import api
+from cxrkeras.app.dashboard import mount_dashboard
 from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.problems import make_problem
+from cxrkeras.data.images import MAX_PIXELS
+from cxrkeras.errors import InputError
 
-_POLICY = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; " + (
-    "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
-)
 HEADERS = {
-    "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -34,6 +35,7 @@ class Limits:
     files: int = 64
     request_bytes: int = 100 * 2**20
     in_flight: int = 32
+    pixels: int = MAX_PIXELS
 
 
 class _Request(flask.Request):
@@ -60,6 +62,22 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flas
     )
     app.json.sort_keys = False
     app.register_blueprint(api)
+    dashboard = mount_dashboard(app, predictor.facts, limits.file_bytes)
+    policy = (
+        f"default-src 'self'; script-src 'self' {' '.join(dashboard.csp_hashes())}; img-src 'self' data: blob:; "
+        "style-src 'self' 'unsafe-inline'; connect-src 'self' data:; object-src 'none'; base-uri 'none'; "
+        "frame-ancestors 'none'; form-action 'self'"
+    )
+
+    methods = {rule.rule: rule.methods for rule in app.url_map.iter_rules()}
+
+    @app.before_request
+    def refuse_unknown_addresses():
+        """Dash would answer any address with its page."""
+        if flask.request.endpoint == "/<path:path>":
+            if known := methods.get(flask.request.path):
+                raise MethodNotAllowed(known)
+            raise NotFound
 
     @app.errorhandler(HTTPException)
     def explain_problem(error: HTTPException):
@@ -76,27 +94,33 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flas
 
     @app.after_request
     def add_headers(response: flask.Response):
-        for name, value in HEADERS.items():
+        for name, value in ({"Content-Security-Policy": policy} | HEADERS).items():
             response.headers.setdefault(name, value)
         return response
 
     return app
 
 
-def serve(app: flask.Flask, host: str, port: int) -> None:
-    """Serve on an address until the process is stopped. Nothing is written to disk: buffers stay in memory."""
-    import waitress
+def make_server(app: flask.Flask, host: str, port: int) -> BaseWSGIServer:
+    """A server that listens; port 0 takes a free one. Nothing is written to disk: buffers stay in memory.
 
+    It answers only to its own names, so that no other site's page can reach it by a name of its own. Raises InputError
+    if the port is taken.
+    """
+    app.config["TRUSTED_HOSTS"] = [host, "localhost"]
     limit = app.config["LIMITS"].request_bytes
-    waitress.serve(
-        app,
-        host=host,
-        port=port,
-        threads=8,
-        ident=None,
-        max_request_body_size=limit,
-        # waitress would put larger requests and answers into temporary files
-        inbuf_overflow=2 * limit,
-        outbuf_overflow=2 * limit,
-        clear_untrusted_proxy_headers=True,
-    )
+    try:
+        return waitress.create_server(
+            app,
+            host=host,
+            port=port,
+            threads=8,
+            ident=None,
+            max_request_body_size=limit,
+            # waitress would put larger requests and answers into temporary files
+            inbuf_overflow=2 * limit,
+            outbuf_overflow=2 * limit,
+            clear_untrusted_proxy_headers=True,
+        )
+    except OSError as error:
+        raise InputError(f"port {port} cannot be used ({error.strerror}): give another, as PORT={port + 1}") from None

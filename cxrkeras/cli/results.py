@@ -192,7 +192,8 @@ def predict(
     """Say what a network finds in images: calibrated probabilities, and the labels over their thresholds."""
     if not files:
         raise InputError("which images? Give FILES=<files or folders>")
-    from cxrkeras.app.batch import answer_files, list_files, tabulate_answers
+    from cxrkeras.app.batch import answer_files, list_files
+    from cxrkeras.app.results import describe_answer, describe_problem, tabulate_results
 
     paths, folder = list_files(files), find_fold(run, with_network=True)
     load_tensorflow()
@@ -201,20 +202,21 @@ def predict(
     predictor = Predictor(folder)
     facts = predictor.facts
     console.print(f"{facts.run}, trained on {facts.trained_on}; thresholds by {facts.rule}")
-    answers, unread = [], 0
+    results, unread = [], 0
     with show_count("predicting") as progress:
         for path, answer in answer_files(predictor, paths, progress):
-            answers.append((path, answer))
             if isinstance(answer, InputError):
+                results.append({"name": str(path)} | describe_problem(answer))
                 unread += 1
                 console.print(f"skipped {path}: {answer}")
                 continue
+            results.append({"name": str(path)} | describe_answer(answer, facts.thresholds))
             found = ", ".join(f"{label} {answer.probs[label]:.2f}" for label in answer.found)
             console.print(f"{path}: {found or 'nothing over its threshold'}")
             for warning in answer.warnings:
                 console.print(f"  warning: {warning}")
     if csv:
-        write_text(csv, tabulate_answers(answers, facts.thresholds).to_csv(index=False))
+        write_text(csv, tabulate_results(results, facts.run).to_csv(index=False))
         console.print(f"saved {csv}")
     if facts.is_synthetic:
         console.print("this network was trained on synthetic phantoms and knows nothing about patients")
@@ -226,14 +228,29 @@ def predict(
 def serve_app(
     run: Run = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8050,
+    max_file: Annotated[float, typer.Option(min=0.01, help="Megabytes a file.")] = 25,
+    max_files: Annotated[int, typer.Option(min=1, help="Files a request.")] = 64,
+    max_request: Annotated[float, typer.Option(min=0.01, help="Megabytes a request.")] = 100,
+    max_pixels: Annotated[float, typer.Option(min=0.01, help="Megapixels an image.")] = 80,
+    max_in_flight: Annotated[int, typer.Option(min=1, help="Requests answered at once.")] = 32,
 ) -> None:
-    """Serve a network on 127.0.0.1: predictions and heat maps for programs, as `/api/v1/openapi.json` describes."""
+    """Open a page on 127.0.0.1 for looking at images with a network; programs use it too, see `/api/v1/docs`.
+
+    Uploads stay in memory and are forgotten once they are answered.
+    """
     folder = find_fold(run, with_network=True)
     load_tensorflow()
     from cxrkeras.app.predictor import Predictor
-    from cxrkeras.app.server import create_app, serve
+    from cxrkeras.app.server import Limits, create_app, make_server
 
+    limits = Limits(
+        file_bytes=int(max_file * 2**20),
+        files=max_files,
+        request_bytes=int(max_request * 2**20),
+        pixels=int(max_pixels * 1e6),
+        in_flight=max_in_flight,
+    )
     with console.status("loading the network"):
-        server = create_app(Predictor(folder))
-    console.print(f"serving {folder} on http://127.0.0.1:{port}/api/v1/openapi.json, Ctrl-C stops it")
-    serve(server, "127.0.0.1", port)
+        server = make_server(create_app(Predictor(folder), limits), "127.0.0.1", port)
+    console.print(f"serving {folder} on http://127.0.0.1:{port}, Ctrl-C stops it")
+    server.run()

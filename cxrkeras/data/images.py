@@ -18,7 +18,7 @@ def read_header(content: bytes) -> tuple[str, tuple[int, int]]:
     return _open(content, lambda image: (image.mode, image.size))
 
 
-def decode_image(content: bytes) -> np.ndarray:
+def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a PNG or JPEG of any mode, or a DICOM radiograph, to grey; uint8 (height, width).
 
     Colour, alpha and palettes become grey as in Pillow's `convert("L")`. More than 8 bits are windowed from the
@@ -26,8 +26,8 @@ def decode_image(content: bytes) -> np.ndarray:
     too large.
     """
     if is_dicom(content):
-        return decode_dicom(content, MAX_PIXELS)
-    return np.asarray(_open(content, _to_grey))
+        return decode_dicom(content, max_pixels)
+    return np.asarray(_open(content, _to_grey, max_pixels))
 
 
 def resize_image(grey: np.ndarray, size: int) -> np.ndarray:
@@ -43,19 +43,19 @@ def load_image(content: bytes, size: int) -> np.ndarray:
     return np.asarray(_open(content, lambda image: _resize(_to_grey(image), size)))
 
 
-def _open(content: bytes, use: Callable[[Image.Image], Any]) -> Any:
+def _open(content: bytes, use: Callable[[Image.Image], Any], max_pixels: int = MAX_PIXELS) -> Any:
     if not content:
         raise InputError("the file is empty")
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise InputError(f"{width} x {height}: more pixels than the limit of {MAX_PIXELS:,}")
+            if width * height > max_pixels:
+                raise InputError(f"{width} x {height}: more pixels than the limit of {max_pixels:,}")
             return use(image)
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
+        raise InputError(f"more pixels than the limit of {max_pixels:,}") from None
     except Image.UnidentifiedImageError:
         raise InputError("not a PNG, JPEG or DICOM image") from None
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them into

@@ -30,6 +30,18 @@ def blend_map(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.round(grey[..., None] * (1 - opacity) + painted * opacity).astype(np.uint8)
 
 
+def paint_layer(heat: np.ndarray, size: int) -> Image.Image:
+    """A raw map, float (h, w), as a layer to lay over an image: (size, size), the more opaque the more evidence.
+
+    A palette of 256 steps, whose number is the evidence and the opacity.
+    """
+    layer = Image.fromarray(np.round(upsample_map(heat, size) * 255).astype(np.uint8)).convert("P")
+    steps = np.arange(256)
+    layer.putpalette((colormaps[COLOURS](steps)[:, :3] * 255).round().astype(np.uint8).tobytes())
+    layer.info["transparency"] = bytes(steps.tolist())
+    return layer
+
+
 def plot_gradcam(
     grey: np.ndarray,
     maps: dict[str, np.ndarray],
@@ -51,7 +63,8 @@ def plot_gradcam(
     tall = (3.1 * height / width + 0.3) * num_rows + 0.4 + 0.15 * len(lines.splitlines())
     figure = Figure(figsize=(inches, tall), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11)
+    if title:
+        figure.suptitle(title, fontsize=11)
     figure.supxlabel(lines, fontsize=8.5)
     panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for panel in panels:

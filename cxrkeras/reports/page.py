@@ -67,14 +67,22 @@ class Page:
 def save_page(page: Page, path: Path) -> None:
     """Write the page and the PNGs of its figures, beside it; the page holds them too."""
     make_folder(path.parent)
+    text, images = render_page(page)
+    for name, content in images.items():
+        write_bytes(path.with_name(f"{name}.png"), content)
+    write_text(path, text)
+
+
+def render_page(page: Page) -> tuple[str, dict[str, bytes]]:
+    """The HTML of a page, with its figures in it, and these as PNG by name."""
     images = {}
     for section in page.sections:
         for picture in section.pictures:
             content = io.BytesIO()
             picture.figure.savefig(content, format="png")
-            write_bytes(path.with_name(f"{picture.name}.png"), content.getvalue())
-            images[picture.name] = base64.b64encode(content.getvalue()).decode()
-    write_text(path, render("page.html", page=page, images=images, version=__version__))
+            images[picture.name] = content.getvalue()
+    inside = {name: base64.b64encode(content).decode() for name, content in images.items()}
+    return render("page.html", page=page, images=inside, version=__version__), images
 
 
 def render(template: str, **content) -> str:

@@ -1,0 +1,414 @@
+// Sends files one by one, keeps files and answers in this tab's memory, and tells Dash what to show.
+"use strict";
+(() => {
+  const AT_ONCE = 3;
+  const KEPT_PICTURES = 12; // images whose heat maps stay in memory
+  const THUMBNAIL = 96, LARGE = 1024; // pixels
+  const files = new Map();
+  const results = [];
+  const pictures = new Map();
+  const view = { open: null, beside: null, insisted: [], sort: "order" };
+  let nextId = 1, running = 0, pushing = null, label = null;
+  const queue = [];
+
+  const $ = (id) => document.getElementById(id);
+  const control = (id) => ($(id).matches("input") ? $(id) : $(id).querySelector("input"));
+  const set = (id, props) => window.dash_clientside.set_props(id, props);
+  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+  const find = (id) => results.find((one) => one.id === id);
+  const showView = () => set("view", { data: { ...view, insisted: [...view.insisted] } });
+
+  function showResults() {
+    pushing ??= setTimeout(() => {
+      pushing = null;
+      const ended = results.filter((one) => one.state === "done").length;
+      const bar = $("progress");
+      bar.max = Math.max(results.length, 1);
+      bar.value = ended;
+      bar.classList.toggle("busy", ended < results.length);
+      set("results", { data: results.map((one) => ({ ...one })) });
+    }, 120);
+  }
+
+  // Files go to the interface for programs, each in a request of its own.
+
+  async function post(path, file, fields) {
+    for (;;) {
+      const form = new FormData();
+      form.append("file", file, file.name);
+      for (const [name, value] of Object.entries(fields)) form.append(name, value);
+      const reply = await fetch(path, { method: "POST", body: form, headers: { Accept: "application/json" } });
+      if (reply.status !== 429) return reply;
+      await pause(1000 * (Number(reply.headers.get("Retry-After")) || 1));
+    }
+  }
+
+  async function read(reply) {
+    try {
+      return await reply.json();
+    } catch {
+      return { title: "No answer", status: reply.status, detail: `The server answered with status ${reply.status}.` };
+    }
+  }
+
+  async function unpack(url) { // a data URL is kept once, outside of what Dash passes around
+    return URL.createObjectURL(await (await fetch(url)).blob());
+  }
+
+  async function answer(id) {
+    const one = find(id);
+    if (!one) return;
+    one.state = "on its way";
+    showResults();
+    let content;
+    const largest = window.cxrLimits.file;
+    if (files.get(id).size > largest) {
+      content = { problem: { status: 413, detail: `more than the ${largest / 2 ** 20} MB that a file may have` } };
+    } else {
+      try {
+        const reply = await post("/api/v1/predictions", files.get(id), { picture: THUMBNAIL });
+        const body = await read(reply);
+        content = reply.ok ? body.results[0] : { problem: body };
+        if (content.picture) content.picture = await unpack(content.picture);
+      } catch {
+        content = { problem: { status: 0, detail: "no answer: the server cannot be reached, or the file changed" } };
+      }
+    }
+    const { name, ...rest } = content;
+    Object.assign(one, rest, { state: "done" });
+    showResults();
+  }
+
+  async function work() {
+    running += 1;
+    while (queue.length) await answer(queue.shift());
+    running -= 1;
+  }
+
+  function add(given) {
+    for (const file of given) {
+      const id = nextId++;
+      files.set(id, file);
+      results.push({ id, name: file.name, state: "waiting" });
+      queue.push(id);
+    }
+    showResults();
+    while (running < AT_ONCE && queue.length > running) work();
+    if (!running && queue.length) work();
+  }
+
+  function clear() {
+    queue.length = 0;
+    for (const one of results) if (one.picture) URL.revokeObjectURL(one.picture);
+    for (const id of [...pictures.keys()]) forget(id);
+    results.length = 0;
+    files.clear();
+    Object.assign(view, { open: null, beside: null, insisted: [] });
+    showView();
+    showResults();
+  }
+
+  // One image: its heat maps are asked for when it is opened.
+
+  function forget(id) {
+    const own = pictures.get(id);
+    pictures.delete(id);
+    for (const url of [own.picture, ...Object.values(own.maps).map((one) => one.layer)]) URL.revokeObjectURL(url);
+  }
+
+  async function explain(id) {
+    if (!pictures.has(id)) {
+      let body;
+      try {
+        const reply = await post("/api/v1/explanations", files.get(id), { label: "all", picture: LARGE });
+        body = await read(reply);
+        if (!reply.ok) throw new Error(body.detail);
+      } catch (error) {
+        $("caption-a").textContent = `no heat maps: ${error.message}`;
+        return;
+      }
+      const maps = {};
+      for (const one of body.maps) {
+        maps[one.label] = { has_evidence: one.has_evidence, layer: await unpack(one.layer) };
+      }
+      pictures.set(id, { picture: await unpack(body.picture), maps });
+      for (const old of [...pictures.keys()]) {
+        if (pictures.size > KEPT_PICTURES && old !== view.open && old !== view.beside) forget(old);
+      }
+    }
+    const shown = {};
+    for (const key of [view.open, view.beside]) if (pictures.has(key)) shown[key] = pictures.get(key);
+    set("pictures", { data: shown });
+  }
+
+  function open(id) {
+    const one = find(id);
+    if (!one || !one.labels) return;
+    view.open = id;
+    if (view.beside === id) view.beside = null;
+    set("beside", { value: view.beside });
+    chooseLabel(one.labels[0].label);
+    showView();
+    explain(id);
+    setTimeout(() => document.querySelector("#heading-a .stage").focus(), 200);
+  }
+
+  function back() {
+    const id = view.open;
+    Object.assign(view, { open: null, beside: null });
+    showView();
+    setTimeout(() => {
+      const row = document.querySelector(`[data-open="${id}"]`);
+      if (row) row.focus();
+    }, 150);
+  }
+
+  function step(by) { // in the order of the list, as it is sorted and filtered now
+    const ids = [...document.querySelectorAll("[data-open]")].map((one) => Number(one.dataset.open));
+    const place = ids.indexOf(view.open);
+    const next = ids[place + by];
+    if (next !== undefined) open(next);
+  }
+
+  function chooseLabel(name) {
+    label = name;
+    set("label", { value: name });
+    markTiles();
+  }
+
+  function markTiles() {
+    for (const tile of document.querySelectorAll(".tile")) {
+      tile.classList.toggle("chosen", tile.dataset.label === label);
+      tile.setAttribute("aria-pressed", tile.dataset.label === label);
+    }
+  }
+
+  function sort(key) {
+    view.sort = view.sort === key ? "order" : key;
+    for (const head of document.querySelectorAll(".results th[id]")) {
+      const own = head.id === `head-${view.sort}`;
+      head.setAttribute("aria-sort", own ? (view.sort === "name" ? "ascending" : "descending") : "none");
+    }
+    showView();
+  }
+
+  // Window and level, opacity, zoom.
+
+  function adjust() {
+    const level = 0.5 + (50 - control("level").value) / 100;
+    const slope = 2 ** ((control("width").value - 50) / 17);
+    for (const part of document.querySelectorAll("#window feComponentTransfer > *")) {
+      part.setAttribute("slope", slope);
+      part.setAttribute("intercept", 0.5 - slope * level);
+    }
+    document.documentElement.style.setProperty("--heat", control("opacity").value / 100);
+    return { slope, intercept: 0.5 - slope * level };
+  }
+
+  const places = new WeakMap();
+  const placeOf = (stage) => places.get(stage) ?? { scale: 1, x: 0, y: 0 };
+
+  function move(stage, place) {
+    const scale = Math.min(Math.max(place.scale, 1), 12);
+    const room = { x: (stage.clientWidth * (scale - 1)) / 2, y: (stage.clientHeight * (scale - 1)) / 2 };
+    const x = Math.min(Math.max(place.x, -room.x), room.x), y = Math.min(Math.max(place.y, -room.y), room.y);
+    places.set(stage, { scale, x, y });
+    stage.querySelector(".film").style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
+  }
+
+  function zoom(stage, factor, at) {
+    const old = placeOf(stage);
+    const scale = Math.min(Math.max(old.scale * factor, 1), 12);
+    const grown = scale / old.scale;
+    const middle = stage.getBoundingClientRect();
+    const x = at ? at.x - middle.left - middle.width / 2 : 0, y = at ? at.y - middle.top - middle.height / 2 : 0;
+    move(stage, { scale, x: x + (old.x - x) * grown, y: y + (old.y - y) * grown });
+  }
+
+  function fit() {
+    for (const [key, value] of [["level", 50], ["width", 50]]) set(key, { value });
+    for (const stage of document.querySelectorAll(".stage")) move(stage, { scale: 1, x: 0, y: 0 });
+    setTimeout(adjust, 100);
+  }
+
+  function drag(event) {
+    const stage = event.target.closest(".stage");
+    if (!stage) return;
+    const isWindow = event.button === 2;
+    const from = { x: event.clientX, y: event.clientY }, start = placeOf(stage);
+    const before = { level: Number(control("level").value), width: Number(control("width").value) };
+    stage.setPointerCapture(event.pointerId);
+    const follow = (now) => {
+      const dx = now.clientX - from.x, dy = now.clientY - from.y;
+      if (!isWindow) return move(stage, { ...start, x: start.x + dx, y: start.y + dy });
+      const clip = (value) => Math.round(Math.min(Math.max(value, 0), 100));
+      set("width", { value: clip(before.width + dx / 5) });
+      set("level", { value: clip(before.level - dy / 5) });
+      setTimeout(adjust, 30);
+    };
+    const end = () => stage.removeEventListener("pointermove", follow);
+    stage.addEventListener("pointermove", follow);
+    stage.addEventListener("pointerup", end, { once: true });
+    stage.addEventListener("pointercancel", end, { once: true });
+  }
+
+  // What can be taken away.
+
+  function save(blob, name) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }
+
+  const stem = (name) => name.replace(/\.[a-z0-9]{1,5}$/i, "").replace(/[^\w-]+/g, "_") || "image";
+
+  async function load(url) {
+    const image = new Image();
+    image.src = url;
+    await image.decode();
+    return image;
+  }
+
+  async function savePicture() {
+    const own = pictures.get(view.open), one = find(view.open);
+    if (!own || !one) return;
+    const grey = await load(own.picture), heat = own.maps[label];
+    const [width, height] = [grey.naturalWidth, grey.naturalHeight];
+    const foot = Math.max(46, Math.round(width / 18));
+    const canvas = Object.assign(document.createElement("canvas"), { width, height: height + foot });
+    const pen = canvas.getContext("2d");
+    pen.drawImage(grey, 0, 0);
+    const { slope, intercept } = adjust();
+    const film = pen.getImageData(0, 0, width, height);
+    for (let i = 0; i < film.data.length; i += 4) {
+      for (let k = i; k < i + 3; k += 1) film.data[k] = slope * film.data[k] + 255 * intercept;
+    }
+    pen.putImageData(film, 0, 0);
+    pen.globalAlpha = control("opacity").value / 100;
+    if (heat && heat.has_evidence) pen.drawImage(await load(heat.layer), 0, 0, width, height);
+    pen.globalAlpha = 1;
+    pen.fillStyle = "#000";
+    pen.fillRect(0, height, width, foot);
+    pen.fillStyle = "#fff";
+    pen.font = `${Math.round(foot / 3.4)}px sans-serif`;
+    const row = one.labels.find((each) => each.label === label);
+    const text = `${label.replace("_", " ")} ${(100 * row.probability).toFixed(1)} % (${window.cxrLimits.run})`;
+    pen.fillText(`${one.name}: ${text}`, 8, height + foot * 0.42, width - 16);
+    pen.fillText(window.cxrLimits.notice, 8, height + foot * 0.85, width - 16);
+    canvas.toBlob((blob) => save(blob, `${stem(one.name)}-${label.replace(" ", "_")}.png`));
+  }
+
+  async function saveReport() {
+    const one = find(view.open);
+    const reply = await post("/api/v1/reports", files.get(view.open), {});
+    if (reply.ok) save(await reply.blob(), `${stem(one.name)}-report.html`);
+    else $("caption-a").textContent = `no report: ${(await read(reply)).detail}`;
+  }
+
+  // Events.
+
+  function paint(theme) {
+    document.documentElement.dataset.theme = theme;
+    localStorage.setItem("theme", theme);
+    if ($("theme")) $("theme").textContent = theme === "dark" ? "Light theme" : "Dark theme";
+  }
+
+  document.addEventListener("click", (event) => {
+    const target = event.target.closest("button, [data-open]");
+    if (!target) return;
+    const data = target.dataset;
+    if (data.open) open(Number(data.open));
+    else if (data.sort) sort(data.sort);
+    else if (data.label) chooseLabel(data.label);
+    else if (data.go === "back") back();
+    else if (data.go) step(data.go === "next" ? 1 : -1);
+    else if (data.insist) {
+      view.insisted.push(Number(data.insist));
+      showView();
+    } else if (target.id === "fit") fit();
+    else if (target.id === "clear") clear();
+    else if (target.id === "save-picture") savePicture();
+    else if (target.id === "save-report") saveReport();
+    else if (target.id === "theme") paint(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  });
+  document.addEventListener("input", (event) => {
+    if (event.target.type === "range") adjust();
+  });
+  document.addEventListener("change", (event) => {
+    if (event.target.type === "radio" && event.target.closest("#label")) {
+      label = event.target.value;
+      markTiles();
+    }
+    if (event.target.id === "files") {
+      add(event.target.files);
+      event.target.value = "";
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    if (view.open === null || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.matches("input:not([type=radio], [type=range]), textarea, select")) return;
+    const stage = event.target.closest(".stage");
+    const pan = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] }[event.key];
+    const first = stage ?? document.querySelector("#heading-a .stage");
+    if (event.key === "n") step(1);
+    else if (event.key === "p") step(-1);
+    else if (event.key === "Escape") back();
+    else if (event.key === "+" || event.key === "=") zoom(first, 1.25);
+    else if (event.key === "-") zoom(first, 0.8);
+    else if (event.key === "0") fit();
+    else if (stage && pan) {
+      const place = placeOf(stage);
+      move(stage, { ...place, x: place.x + pan[0], y: place.y + pan[1] });
+    } else return;
+    event.preventDefault();
+  });
+  document.addEventListener("pointerdown", drag);
+  document.addEventListener("contextmenu", (event) => {
+    if (event.target.closest(".stage")) event.preventDefault();
+  });
+  document.addEventListener("wheel", (event) => {
+    const stage = event.target.closest(".stage");
+    if (!stage || !(event.ctrlKey || document.activeElement === stage)) return; // a page that scrolls goes on scrolling
+    event.preventDefault();
+    zoom(stage, event.deltaY < 0 ? 1.15 : 1 / 1.15, { x: event.clientX, y: event.clientY });
+  }, { passive: false });
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    $("drop")?.classList.add("over");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) $("drop")?.classList.remove("over");
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    $("drop")?.classList.remove("over");
+    add(event.dataTransfer.files);
+  });
+
+  // Dash draws the page after this script has run; a file input is none of its components.
+  paint(localStorage.getItem("theme") ?? "dark");
+  new MutationObserver((changes, observer) => {
+    if (!$("drop") || !$("theme")) return;
+    observer.disconnect();
+    $("drop").innerHTML = '<label for="files">Choose radiographs, or drop them here</label>' +
+      '<input id="files" type="file" multiple accept=".png,.jpg,.jpeg,.dcm,image/png,image/jpeg,application/dicom,*/*">';
+    paint(document.documentElement.dataset.theme);
+  }).observe(document.body, { childList: true, subtree: true });
+  window.cxr = {
+    beside: (id) => {
+      if (view.beside !== (id ?? null)) {
+        view.beside = id ?? null;
+        showView();
+        if (view.open !== null) explain(id ?? view.open);
+      }
+      return window.dash_clientside.no_update;
+    },
+    limits: (data) => {
+      window.cxrLimits = data;
+      return window.dash_clientside.no_update;
+    },
+  };
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { cxr: window.cxr });
+})();

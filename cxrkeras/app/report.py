@@ -1,0 +1,76 @@
+"""The page about one image, to take away."""
+
+import threading
+
+import numpy as np
+
+from cxrkeras import labels
+from cxrkeras.app.predictor import Answer, Facts
+from cxrkeras.explain.overlay import plot_gradcam
+from cxrkeras.explain.sheet import NUM_TOP
+from cxrkeras.reports.figures import spell
+from cxrkeras.reports.page import Page, Picture, Section, Table, render_page
+
+NOTICE = "Research software. It is no medical device and must not be used to diagnose patients."
+PROBABILITY = (
+    "A probability is calibrated: of the validation images with 20 %, about 20 % had the finding. It holds for "
+    "patients like those, with findings as frequent as among them."
+)
+THRESHOLD = (
+    "A threshold is the probability from which on the network calls a finding present. It was chosen on validation "
+    "images and is often low where a finding is rare."
+)
+HEAT_MAP = "A heat map shows what raised the network's score for a label, not where a disease is."
+_drawing = threading.Lock()  # matplotlib's caches of fonts are shared
+
+
+def list_warnings(answer: Answer, facts: Facts) -> list[str]:
+    """What a reader must be told before any number."""
+    warnings = [f"This may be no chest radiograph like those of the training: {one}." for one in answer.warnings]
+    if facts.is_synthetic:
+        warnings.insert(0, "The network was trained on synthetic phantoms. It is of no use on radiographs of patients.")
+    return warnings
+
+
+def write_image_report(name: str, grey: np.ndarray, answer: Answer, facts: Facts) -> str:
+    """One HTML page about one image, that opens without a network.
+
+    grey: the decoded image, uint8 (height, width); the answer has its maps.
+    """
+    seen = [label for label in labels.LABELS if label not in facts.unseen]
+    top = sorted(seen, key=answer.probs.get, reverse=True)[:NUM_TOP]
+    maps = {label: answer.maps[labels.LABELS.index(label)] for label in top}
+    rows = []
+    for label in sorted(labels.LABELS, key=answer.probs.get, reverse=True):
+        cut = facts.thresholds[label]
+        remarks = "no example in training" if label in facts.unseen else "" if cut is not None else "no threshold"
+        over = "yes" if label in answer.found else "no"
+        rows.append((spell(label), f"{answer.probs[label]:.1%}", "" if cut is None else f"{cut:.1%}", over, remarks))
+    table = Table(["label", "probability", "threshold", "over it", "remarks"], rows)
+    cells = f"The network sees {facts.size} x {facts.size} pixels, a map has {facts.cells} x {facts.cells} cells."
+    with _drawing:
+        figure = plot_gradcam(grey, maps, answer.probs, title="", notice=cells)
+        sections = [
+            Section("Findings", [PROBABILITY, THRESHOLD], tables=[table]),
+            Section("Where the network looked", [HEAT_MAP], pictures=[
+                Picture("maps", figure, "The radiograph and the heat maps of its four most probable labels (Grad-CAM).")
+            ]),
+            Section("The network", tables=[Table(["what", "is"], describe_facts(facts))]),
+        ]  # fmt: skip
+        size = f"{answer.width} x {answer.height} pixels."
+        html, _ = render_page(Page(name or "Unnamed image", [size], list_warnings(answer, facts), sections))
+    return html
+
+
+def describe_facts(facts: Facts) -> list[tuple[str, str]]:
+    """The facts of a network in words, for a table."""
+    return [
+        ("run", facts.run),
+        ("network", f"{facts.network}, epoch {facts.epoch}"),
+        ("input", f"grey, {facts.size} x {facts.size} pixels"),
+        ("trained on", facts.trained_on),
+        ("split", facts.split_name),
+        ("probabilities", f"{facts.calibration}, fitted on validation"),
+        ("thresholds", f"{facts.rule}, chosen on validation"),
+        *facts.versions.items(),
+    ]

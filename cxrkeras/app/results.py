@@ -1,0 +1,66 @@
+"""Answers as plain values: for programs, for the page, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from cxrkeras import labels
+from cxrkeras.errors import InputError
+
+if TYPE_CHECKING:  # a missing file should be told before TensorFlow is loaded
+    from cxrkeras.app.predictor import Answer
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadsheet would compute
+
+
+def describe_answer(answer: Answer, thresholds: dict[str, float | None]) -> dict:
+    """An answer as JSON values: calibrated probabilities, the most probable label first."""
+    ranked = sorted(labels.LABELS, key=answer.probs.get, reverse=True)
+    return {
+        "labels": [
+            {
+                "label": label,
+                "probability": round(answer.probs[label], 6),
+                "threshold": thresholds[label],
+                "is_found": label in answer.found,
+            }
+            for label in ranked
+        ],
+        "warnings": list(answer.warnings),
+        "width": answer.width,
+        "height": answer.height,
+    }
+
+
+def describe_problem(error: InputError) -> dict:
+    """What is wrong with one file, as problem details."""
+    return {"problem": {"title": "Not a readable image", "status": 422, "detail": str(error)}}
+
+
+def tabulate_results(results: Iterable[dict], model: str) -> pd.DataFrame:
+    """A row for each result with its name: file, problem, warnings, found, probabilities, thresholds, model.
+
+    Texts that a spreadsheet would take for a formula are led by an apostrophe.
+    """
+    rows = []
+    for result in results:
+        row = {"file": neutralise(result["name"]), "model": neutralise(model)}
+        if "problem" in result:
+            row["problem"] = neutralise(result["problem"]["detail"])
+        else:
+            row["warnings"] = "; ".join(result["warnings"])
+            row["found"] = "|".join(one["label"] for one in result["labels"] if one["is_found"])
+            for one in result["labels"]:
+                row[f"prob_{one['label']}"], row[f"threshold_{one['label']}"] = one["probability"], one["threshold"]
+        rows.append(row)
+    columns = ["file", "problem", "warnings", "found"]
+    columns += [f"{kind}_{label}" for kind in ("prob", "threshold") for label in labels.LABELS]
+    return pd.DataFrame(rows).reindex(columns=[*columns, "model"])
+
+
+def neutralise(text: str) -> str:
+    """The text of a cell that no spreadsheet computes."""
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -189,6 +189,22 @@ def test_a_picture_and_a_report_can_be_taken_away(page, uploads):
     assert "no medical device" in downloaded(page, "-report.html").read_text()
 
 
+def test_a_heat_map_lies_on_all_of_an_image_that_is_no_square(page, uploads, tmp_path):
+    with Image.open(uploads[0]) as image:
+        image.convert("L").resize((64, 40)).save(tmp_path / "wide.png")
+    upload(page, [tmp_path / "wide.png"])
+    open_first(page)
+    for choice in find(page, "#label input"):
+        choice.click()
+        time.sleep(0.1)
+        if find(page, "#film-a .heat"):
+            break
+    rectangles = [one.rect for one in find(page, "#film-a img")]
+    assert rectangles[0]["width"] / rectangles[0]["height"] == pytest.approx(64 / 40, rel=0.01)
+    assert all(one == rectangles[0] for one in rectangles)
+    assert len(rectangles) == 2
+
+
 def test_two_images_side_by_side(page, uploads):
     upload(page, [path for path in uploads if "broken" not in path.name])
     open_first(page)

@@ -153,7 +153,8 @@ def mount_dashboard(server: flask.Flask, facts: Facts, largest_file: int) -> Das
         if not (result and own) or (result["warnings"] and result["id"] not in view["insisted"]):
             return []
         seen = [one for one in result["labels"] if one["label"] not in facts.unseen]
-        return [_write_small(one, own, label) for one in seen[:NUM_TOP]]
+        ratio = result["width"] / result["height"]
+        return [_write_small(one, own, label, ratio) for one in seen[:NUM_TOP]]
 
     page.clientside_callback(
         dash.ClientsideFunction("cxr", "beside"), Output("beside", "className"), Input("beside", "value")
@@ -468,21 +469,30 @@ def _write_film(result: dict | None, own: dict | None, label: str | None, is_hel
         return [], "" if not result else "loading"
     layers = [html.Img(src=own["picture"], alt=f"radiograph {result['name']}", className="grey", draggable="false")]
     heat = own["maps"].get(label)
-    if is_held_back or not heat:
-        return layers, result["name"]
-    if not heat["has_evidence"]:
-        return layers, f"{result['name']}: nothing in the image speaks for {spell(label)}"
-    layers.append(html.Img(src=heat["layer"], alt=f"heat map of {spell(label)}", className="heat", draggable="false"))
-    return layers, f"{result['name']}: heat map of {spell(label)}"
+    caption = result["name"]
+    if heat and not is_held_back:
+        if heat["has_evidence"]:
+            text = f"heat map of {spell(label)}"
+            layers.append(html.Img(src=heat["layer"], alt=text, className="heat", draggable="false"))
+        else:
+            text = f"nothing in the image speaks for {spell(label)}"
+        caption = f"{caption}: {text}"
+    # A map covers the whole image, whatever its shape.
+    ratio = result["width"] / result["height"]
+    style = {"aspectRatio": f"{ratio:.6f}", "width": f"min(100cqw, 100cqh * {ratio:.6f})"}
+    return [html.Div(layers, className="frame", style=style)], caption
 
 
-def _write_small(one: dict, own: dict, label: str | None) -> html.Button:
+def _write_small(one: dict, own: dict, label: str | None, ratio: float) -> html.Button:
     name = one["label"]
     layers = [html.Img(src=own["picture"], alt="", className="grey")]
     if own["maps"][name]["has_evidence"]:
         layers.append(html.Img(src=own["maps"][name]["layer"], alt="", className="heat"))
     return html.Button(
-        [html.Span(layers, className="small"), html.Span(f"{spell(name)} {one['probability']:.0%}")],
+        [
+            html.Span(layers, className="frame", style={"aspectRatio": f"{ratio:.6f}"}),
+            html.Span(f"{spell(name)} {one['probability']:.0%}"),
+        ],
         className="tile chosen" if name == label else "tile",
         **{"data-label": name, "aria-pressed": json.dumps(name == label)},
     )

@@ -64,7 +64,8 @@ def _decode(upload: FileStorage) -> np.ndarray:
     content = upload.stream.read(limits.file_bytes + 1)
     if len(content) > limits.file_bytes:
         raise InputError(f"more than the {limits.file_bytes / 2**20:g} MB that a file may have")
-    return decode_image(content, limits.pixels)
+    with flask.current_app.config["DECODERS"]:
+        return decode_image(content, limits.pixels)
 
 
 def _read_side() -> int:

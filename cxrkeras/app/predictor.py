@@ -92,7 +92,8 @@ class Predictor:
         )
         self._waiting: Queue = Queue()
         threading.Thread(target=self._work, daemon=True).start()
-        self.answer(np.zeros((self.facts.size, self.facts.size), np.uint8), with_maps=True)  # compiles both functions
+        for with_maps in (False, True):  # compiles both functions
+            self.answer(np.zeros((self.facts.size, self.facts.size), np.uint8), with_maps=with_maps)
 
     def answer(self, grey: np.ndarray, *, with_maps: bool = False) -> Answer:
         """Answer for a decoded image, uint8 (height, width)."""

@@ -1,5 +1,7 @@
 """The web application: `create_app` builds it, `make_server` listens for it."""
 
+import logging
+import os
 import threading
 from dataclasses import dataclass
 from io import BytesIO
@@ -59,6 +61,7 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flas
         PREDICTOR=predictor,
         LIMITS=limits,
         SLOTS=threading.BoundedSemaphore(limits.in_flight),
+        DECODERS=threading.BoundedSemaphore(os.cpu_count() or 1),  # a large image takes a gigabyte while it is decoded
     )
     app.json.sort_keys = False
     app.register_blueprint(api)
@@ -108,18 +111,19 @@ def make_server(app: flask.Flask, host: str, port: int) -> BaseWSGIServer:
     if the port is taken.
     """
     app.config["TRUSTED_HOSTS"] = [host, "localhost"]
-    limit = app.config["LIMITS"].request_bytes
+    limits = app.config["LIMITS"]
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a queue is no news
     try:
         return waitress.create_server(
             app,
             host=host,
             port=port,
-            threads=8,
+            threads=limits.in_flight + 4,  # so that the one too many hears of it at once
             ident=None,
-            max_request_body_size=limit,
+            max_request_body_size=limits.request_bytes,
             # waitress would put larger requests and answers into temporary files
-            inbuf_overflow=2 * limit,
-            outbuf_overflow=2 * limit,
+            inbuf_overflow=2 * limits.request_bytes,
+            outbuf_overflow=2 * limits.request_bytes,
             clear_untrusted_proxy_headers=True,
         )
     except OSError as error:

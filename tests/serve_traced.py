@@ -1,0 +1,28 @@
+"""The server in a process of its own that says on its output which files it opens for writing, and what it logs."""
+
+import os
+import sys
+from pathlib import Path
+
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def main(folder: str) -> None:
+    from cxrkeras.app.predictor import Predictor
+    from cxrkeras.app.server import create_app, make_server
+
+    server = make_server(create_app(Predictor(Path(folder))), "127.0.0.1", 0)
+
+    def watch(event: str, arguments: tuple) -> None:
+        if event == "open" and arguments[2] & WRITES:
+            print(f"opened for writing: {arguments[0]}", flush=True)
+        elif event in ("os.mkdir", "os.rename", "tempfile.mkstemp", "tempfile.mkdtemp", "shutil.copyfile"):
+            print(f"{event}: {arguments}", flush=True)
+
+    sys.addaudithook(watch)
+    print(server.effective_port, flush=True)
+    server.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -8,6 +8,9 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def main(folder: str) -> None:
+    from cxrkeras.app.memory import share_memory_pools
+
+    share_memory_pools()
     from cxrkeras.app.predictor import Predictor
     from cxrkeras.app.server import create_app, make_server
 

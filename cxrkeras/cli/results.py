@@ -238,7 +238,10 @@ def serve_app(
 
     Uploads stay in memory and are forgotten once they are answered.
     """
+    from cxrkeras.app.memory import share_memory_pools
+
     folder = find_fold(run, with_network=True)
+    share_memory_pools()
     load_tensorflow()
     from cxrkeras.app.predictor import Predictor
     from cxrkeras.app.server import Limits, create_app, make_server

@@ -4,7 +4,7 @@ PYTHON ?= python3
 EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN_CXR = .venv/bin/cxrkeras
 opt = $(if $($(1)),--$(2) "$($(1))")
-.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score predict app tensorboard test test-browser test-all lint bench bench-models bench-training bench-evaluation parity clean
+.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score predict app tensorboard test test-browser test-all lint bench bench-models bench-training bench-evaluation bench-app bench-input parity clean
 
 .venv/ready: setup.cfg pyproject.toml
 	@echo "installing into .venv, this takes minutes"
@@ -107,6 +107,12 @@ bench-training: .venv/ready ## measure training: records, augmentation and step,
 
 bench-evaluation: .venv/ready ## measure the bootstrap on as many images as the official test list
 	@.venv/bin/python -m benchmarks.evaluation
+
+bench-app: .venv/ready ## measure predictions and heat maps through HTTP, efficientnetb7 at 224 px
+	@.venv/bin/python -m benchmarks.app
+
+bench-input: .venv/ready ## measure what the input check flags [RUN=...]
+	@.venv/bin/python -m benchmarks.input_check $(call opt,RUN,run)
 
 parity: .venv/ready ## compare the networks with torchvision's, which must be installed [SAVE=1 stores its results for the tests]
 	@.venv/bin/python -m benchmarks.parity $(if $(SAVE),--save)

@@ -1,7 +1,6 @@
 """The names of the files in a data, records and run folder, and how they are written and found."""
 
 import fcntl
-import glob
 import json
 import os
 from collections.abc import Iterator
@@ -214,7 +213,7 @@ def find_run(run: str) -> Path:
     An experiment's name is enough for a run's where only one run has it.
     """
     name, slash, fold = run.partition("/fold")
-    named = [path for path in RUNS_ROOT.glob(f"{glob.escape(name)}-*") if len(path.name) == len(name) + 9]
+    named = [path for path in RUNS_ROOT.glob("*") if path.name[:-9] == name and path.name[-9:-8] == "-"]
     by_experiment = [path / f"{slash}{fold}".strip("/") for path in named] if len(named) == 1 else []
     for folder in (Path(run), RUNS_ROOT / run, *by_experiment):
         if _list_folds(folder):

@@ -333,7 +333,7 @@ def test_finding_runs_and_records(trained, records, tmp_path, monkeypatch):
     (tmp_path / "records" / "mine").symlink_to(records)
     monkeypatch.chdir(tmp_path)
     run = trained.folder.parent.name
-    for given in (None, run, f"{run}/fold0", f"experiments/runs/{run}"):
+    for given in (None, run, f"{run}/fold0", f"experiments/runs/{run}", str(RUNS_ROOT.resolve() / run)):
         assert find_fold(given).resolve() == (tmp_path / "experiments" / "runs" / run / "fold0").resolve()
     experiment = run[:-9]
     for given in (experiment, f"{experiment}/fold0"):

@@ -1,0 +1,186 @@
+"""Measure the tool through HTTP: `make bench-app`, a prediction and an explanation of all 15 labels.
+
+A server as `make app` starts it, with efficientnetb7 at 224 px and random weights, and PNGs of 1024 px as the release
+has them (phantoms). Beside it the same network without HTTP, and the original's times as they were reported. The table
+stands in `benchmarks/README.md` afterwards.
+"""
+
+import argparse
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+import numpy as np
+import psutil
+import tensorflow as tf
+
+from benchmarks.table import Tables
+from cxrkeras import labels
+from cxrkeras.config import dump_experiment, load_experiment
+from cxrkeras.data.images import load_image
+from cxrkeras.data.phantom import write_phantoms
+from cxrkeras.explain.gradcam import build_explainer
+from cxrkeras.models.classifier import build_classifier
+from cxrkeras.runs import CONFIG, INPUT_CHECK, METRICS, MODEL, write_json
+from cxrkeras.scoring.operating import describe_part, fit_operating_points, save_operating_points
+from cxrkeras.scoring.predictions import Predictions
+from cxrkeras.scoring.scores import describe_scores
+from cxrkeras.training.input_check import fit_input_check
+
+REPEATS, MANY, CLIENTS = 20, 50, 3  # the page sends three files at once
+
+
+def write_fold(folder: Path, name: str, size: int, images: np.ndarray) -> None:
+    """The folder of a fold whose network has random weights: all files that the tool reads."""
+    folder.mkdir(parents=True)
+    keras.utils.set_random_seed(0)
+    network = build_classifier(name, size)
+    network.save(folder / MODEL)
+    rng = np.random.default_rng(0)
+    ids = np.array([f"{n}.png" for n in range(200)])
+    truth = (rng.random((200, len(labels.LABELS))) < 0.3).astype(float)
+    validation = Predictions(ids, ids, truth, rng.normal(size=truth.shape) + truth)
+    facts = {"split_name": "none", "is_synthetic": True}
+    counts = {"images": 200, "patients": 200, "positives": dict.fromkeys(labels.LABELS, 60)}
+    write_json(
+        folder / METRICS,
+        facts
+        | {"run": folder.parent.name, "fold": 0, "best_epoch": 1, "records": "none", "is_partial": False}
+        | {part: describe_scores(validation) for part in ("validation", "test")},
+    )
+    experiment = load_experiment(settings={"model": {"name": name, "weights": "none", "size": size}})
+    write_json(
+        folder / CONFIG,
+        facts
+        | {"name": "bench", "experiment": dump_experiment(experiment), "records_fingerprint": "none"}
+        | {"folds": {"count": 5, "seed": 0}, "labels": list(labels.LABELS), "versions": {"keras": keras.__version__}}
+        | {"parts": dict.fromkeys(("training", "validation", "test"), counts)},
+    )
+    origin = describe_part(validation, {"fold": 0, "split_name": "none"}, "validation")
+    save_operating_points(folder, *fit_operating_points(validation, origin))
+    batches = [(tf.constant(images),)]
+    np.savez(folder / INPUT_CHECK, **fit_input_check(network, [batches], batches))
+
+
+class Server:
+    """`cxrkeras app` in a process of its own."""
+
+    def __init__(self, folder: Path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        command = [sys.executable, "-m", "cxrkeras", "app", "--run", str(folder), "--port", str(self.port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while True:
+            try:
+                if self.ask("GET", "/readyz")[0] == 200:
+                    return
+            except OSError:
+                if self.process.poll() is not None:
+                    raise SystemExit("the server did not start") from None
+                time.sleep(0.5)
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        connection.request(method, path, body, {"Content-Type": "multipart/form-data; boundary=edge"} if body else {})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    def post(self, path: str, content: bytes) -> float:
+        """Seconds of one answer."""
+        head = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+        started = time.perf_counter()
+        status, body = self.ask("POST", path, head + content + b"\r\n--edge--\r\n")
+        seconds = time.perf_counter() - started
+        if status != 200 or b'"labels"' not in body:
+            raise SystemExit(f"{path} answered {status}: {body[:300]}")
+        return seconds
+
+    @property
+    def megabytes(self) -> float:
+        return psutil.Process(self.process.pid).memory_info().rss / 1e6
+
+
+def measure_alone(name: str, size: int, image: np.ndarray) -> tuple[float, float]:
+    """Seconds of the plain network's forward pass, and of Grad-CAM of all labels through the whole of it."""
+    network = build_classifier(name, size)
+    forward = tf.function(lambda images: network(images, training=False), autograph=False)
+    explain = build_explainer(network)
+    batch = tf.constant(image[None, ..., None], tf.float32)
+    return _median(lambda: forward(batch).numpy()), _median(lambda: explain(image), 5)
+
+
+def _median(call, repeats: int = REPEATS) -> float:
+    call()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return float(np.median(times))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="efficientnetb7")
+    parser.add_argument("--size", type=int, default=224)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        write_phantoms(Path(place) / "data", num_images=MANY, size=1024)
+        contents = [path.read_bytes() for path in sorted((Path(place) / "data" / "images").iterdir())]
+        images = np.stack([load_image(content, options.size) for content in contents])[..., None]
+        folder = Path(place) / "bench-00000000" / "fold0"
+        write_fold(folder, options.network, options.size, images)
+        server = Server(folder)
+        predict = [server.post("/api/v1/predictions", content) for content in contents[:REPEATS]]
+        explain = [server.post("/api/v1/explanations", content) for content in contents[:REPEATS]]
+        memory = [server.megabytes]
+        rates = []
+        for _ in range(3):
+            started = time.perf_counter()
+            with ThreadPoolExecutor(CLIENTS) as pool:
+                list(pool.map(lambda content: server.post("/api/v1/predictions", content), contents))
+            rates.append((time.perf_counter() - started) / MANY)
+            memory.append(server.megabytes)
+        server.process.terminate()
+        server.process.wait()
+        forward, full = measure_alone(options.network, options.size, images[0, ..., 0])
+    tables = Tables("Tool", "make bench-app")
+    large = sum(map(len, contents)) / len(contents) / 1e3
+    tables.add(
+        f"Seconds an image, {options.network} at {options.size} px, PNGs of 1024 px ({large:.0f} KB), "
+        f"{os.cpu_count()} cores",
+        ["", "seconds", "slowest", "ratio to the forward pass"],
+        [
+            ("the network's forward pass alone", f"{forward:.3f}", "", "1.00"),
+            *(
+                (text, f"{np.median(times):.3f}", f"{max(times):.3f}", f"{np.median(times) / forward:.2f}")
+                for text, times in (
+                    ("prediction through HTTP", predict),
+                    ("with the heat maps of 15 labels as PNG, through HTTP", explain),
+                )
+            ),
+            ("Grad-CAM of 15 labels through the whole network, alone", f"{full:.3f}", "", f"{full / forward:.2f}"),
+            (f"{MANY} images, {CLIENTS} at a time, through HTTP", f"{np.median(rates):.3f}", f"{max(rates):.3f}",
+             f"{np.median(rates) / forward:.2f}"),
+            ("the original's prediction, as reported", "2 to 3", "", ""),
+            ("the original's with four heat maps, as reported", "5 to 6", "", ""),
+        ],
+    )  # fmt: skip
+    tables.add(
+        f"Memory of the server, MB: after the single images, then after each {MANY} more",
+        ["after", "MB"],
+        [(str(2 * REPEATS + MANY * number), f"{value:.0f}") for number, value in enumerate(memory)],
+    )
+    tables.save()
+
+
+if __name__ == "__main__":
+    main()

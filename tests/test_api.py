@@ -183,6 +183,9 @@ def test_limits_are_kept(predictor, image):
     content = post(small, "/api/v1/predictions", ("big.png", b"\x89PNG" + bytes(2000))).get_json()
     assert "0.000953674 MB that a file may have" in content["results"][0]["problem"]["detail"]
     assert post(small, "/api/v1/predictions", ("big.png", bytes(60_000))).status_code == 413
+    few = create_app(predictor, Limits(pixels=1000)).test_client()
+    content = post(few, "/api/v1/predictions", ("large.png", image)).get_json()
+    assert "64 x 64: more pixels than the limit of 1,000" in content["results"][0]["problem"]["detail"]
     slots = small.application.config["SLOTS"]
     assert slots.acquire(blocking=False)
     refused = post(small, "/api/v1/predictions", ("a.png", image))

@@ -62,6 +62,7 @@ def demo() -> None:
         f"heat maps    {sheet.path}\n"
         f"report       {report}\n\n"
         "All of it is made of synthetic phantoms: this network knows nothing about patients. Next:\n"
+        "  make app\n"
         f"  make gradcam IMG={image} LABEL=all\n"
         "  make localise\n"
         "  make tensorboard\n"

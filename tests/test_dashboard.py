@@ -56,7 +56,8 @@ def test_the_page_says_what_it_is_and_reaches_no_other_host(trained):
         assert words in layout
     assert json.loads(client.get("/_dash-dependencies").data)
     for file in ("page.js", "style.css"):
-        assert client.get(f"/assets/{file}").status_code == 200
+        with client.get(f"/assets/{file}") as reply:
+            assert reply.status_code == 200
     broken = client.post("/_dash-update-component", json={"output": "rows.children", "inputs": []})
     assert b"Traceback" not in broken.data
     assert client.post("/_dash-update-component", data=b"\x00", content_type="application/json").status_code < 600

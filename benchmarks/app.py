@@ -109,7 +109,7 @@ class Server:
 
 
 def measure_alone(name: str, size: int, image: np.ndarray) -> tuple[float, float]:
-    """Seconds of the plain network's forward pass, and of Grad-CAM of all labels through the whole of it."""
+    """Seconds of the plain network's forward pass, and of Grad-CAM of all labels as sheets compute it."""
     network = build_classifier(name, size)
     forward = tf.function(lambda images: network(images, training=False), autograph=False)
     explain = build_explainer(network)
@@ -167,7 +167,7 @@ def main() -> None:
                     ("with the heat maps of 15 labels as PNG, through HTTP", explain),
                 )
             ),
-            ("Grad-CAM of 15 labels through the whole network, alone", f"{full:.3f}", "", f"{full / forward:.2f}"),
+            ("Grad-CAM of 15 labels as `make gradcam` computes it, alone", f"{full:.3f}", "", f"{full / forward:.2f}"),
             (f"{MANY} images, {CLIENTS} at a time, through HTTP", f"{np.median(rates):.3f}", f"{max(rates):.3f}",
              f"{np.median(rates) / forward:.2f}"),
             ("the original's prediction, as reported", "2 to 3", "", ""),

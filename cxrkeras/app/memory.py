@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 
 M_ARENA_MAX = -8  # of malloc.h
 
@@ -13,3 +14,10 @@ def share_memory_pools() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+
+
+def give_back_memory() -> None:
+    """Give free memory back to the system, as after a network was compiled, which takes gigabytes for a while."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from cxrkeras import labels
+from cxrkeras.app.memory import give_back_memory
 from cxrkeras.data.images import resize_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import draw_maps, load_network
@@ -72,7 +73,7 @@ class Predictor:
         self._calibration, thresholds = load_or_fit(folder)
         self._cuts = thresholds.array()
         self._check = load_input_check(folder / INPUT_CHECK)
-        self._forward, self._explain = _build_functions(network)
+        self._body, self._forward, self._explain = _build_functions(network)
         part = config["parts"]["training"]
         data = "synthetic phantoms" if config["is_synthetic"] else f"the training part of split {config['split_name']}"
         self.facts = Facts(
@@ -94,6 +95,7 @@ class Predictor:
         threading.Thread(target=self._work, daemon=True).start()
         for with_maps in (False, True):  # compiles both functions
             self.answer(np.zeros((self.facts.size, self.facts.size), np.uint8), with_maps=with_maps)
+        give_back_memory()
 
     def answer(self, grey: np.ndarray, *, with_maps: bool = False) -> Answer:
         """Answer for a decoded image, uint8 (height, width)."""
@@ -124,7 +126,7 @@ class Predictor:
         try:
             images = np.stack([image for image, _, _ in part])
             function = self._explain if with_maps else self._forward
-            logits, features, *maps = (one.numpy() for one in function(images[..., None]))
+            logits, features, *maps = (one.numpy() for one in function(self._body(images[..., None])))
             for row, (image, _, done) in enumerate(part):
                 done.set_result((logits[row], features[row], maps[0][row] if maps else None, image))
         except Exception as error:  # whoever waits must hear of it, and the next ones must be answered
@@ -134,34 +136,43 @@ class Predictor:
 
 
 def _build_functions(network: keras.Model):
-    """Two compiled functions of images, uint8 (N, S, S, 1), with the weights as constants.
+    """Three compiled functions, with the weights as constants: the body's, and two for the head.
 
-    The first gives logits (N, 15) and penultimate features (N, F), the second raw Grad-CAM maps (N, 15, h, w) too:
-    after one forward pass the gradients go through the head alone.
+    Of images, uint8 (N, S, S, 1), the first gives features (N, h, w, C); of these the second gives logits (N, 15) and
+    penultimate features (N, F), and the third raw Grad-CAM maps (N, 15, h, w) too: after one forward pass the gradients
+    go through the head alone.
     """
     network = fuse_norms(network)
     features, penultimate = network.get_layer(FEATURES).output, network.get_layer(LOGITS).input
-    body = keras.Model(network.input, features)
-    head = keras.Model(features, [network.output, penultimate])
-    constants = {
-        part: [[v.numpy() for v in part.trainable_variables], [v.numpy() for v in part.non_trainable_variables]]
-        for part in (body, head)
-    }
-    signature = [tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8)]
+    body = _hold_weights(keras.Model(network.input, features))
+    head = _hold_weights(keras.Model(features, [network.output, penultimate]))
 
-    def call(part: keras.Model, inputs):
-        weights = [[tf.constant(array) for array in arrays] for arrays in constants[part]]
-        return part.stateless_call(*weights, inputs, training=False)[0]
-
-    def forward(images):
-        return call(head, call(body, tf.cast(images, tf.float32)))
-
-    def explain(images):
-        mapped = tf.cast(call(body, tf.cast(images, tf.float32)), tf.float32)
+    def explain(mapped):
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(mapped)
-            logits, last = call(head, mapped)
+            logits, last = head(mapped)
             each = tf.unstack(logits, num=len(labels.LABELS), axis=1)
         return logits, last, draw_maps(tape, each, mapped)
 
-    return tf.function(forward, input_signature=signature), tf.function(explain, input_signature=signature)
+    images = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8)
+    mapped = tf.TensorSpec(features.shape, tf.float32)
+    return (
+        _compile(lambda batch: tf.cast(body(tf.cast(batch, tf.float32)), tf.float32), images),
+        _compile(head, mapped),
+        _compile(explain, mapped),
+    )
+
+
+def _compile(function, spec: tf.TensorSpec):
+    return tf.function(function, autograph=False).get_concrete_function(spec)
+
+
+def _hold_weights(part: keras.Model):
+    """A function that is the model with its weights as constants, which a CPU runs faster than variables."""
+    arrays = [[v.numpy() for v in values] for values in (part.trainable_variables, part.non_trainable_variables)]
+
+    def call(inputs):
+        weights = [[tf.constant(array) for array in each] for each in arrays]
+        return part.stateless_call(*weights, inputs, training=False)[0]
+
+    return call

@@ -111,8 +111,8 @@ bench-evaluation: .venv/ready ## measure the bootstrap on as many images as the 
 bench-app: .venv/ready ## measure predictions and heat maps through HTTP, efficientnetb7 at 224 px
 	@.venv/bin/python -m benchmarks.app
 
-bench-input: .venv/ready ## measure what the input check flags [RUN=...]
-	@.venv/bin/python -m benchmarks.input_check $(call opt,RUN,run)
+bench-input: .venv/ready ## measure what the input check flags [RUNS="a b"]
+	@.venv/bin/python -m benchmarks.input_check $(RUNS)
 
 parity: .venv/ready ## compare the networks with torchvision's, which must be installed [SAVE=1 stores its results for the tests]
 	@.venv/bin/python -m benchmarks.parity $(if $(SAVE),--save)

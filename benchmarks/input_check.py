@@ -1,4 +1,4 @@
-"""Measure what the input check flags: `make bench-input RUN=...`, the test part of a run and images that are no chest.
+"""Measure what the input check flags: `make bench-input RUNS="a b"`, test parts of runs and images that are no chest.
 
 Photographs are those that come with scikit-image, if it is installed; the leg and the chest are those of pydicom-data.
 The table stands in `benchmarks/README.md` afterwards.
@@ -18,7 +18,7 @@ from cxrkeras.explain.gradcam import load_network
 from cxrkeras.records.manifest import TEST
 from cxrkeras.records.pipeline import build_evaluation_batches
 from cxrkeras.runs import INPUT_CHECK, METRICS, MODEL, Metrics, find_fold, load_shaped
-from cxrkeras.training.input_check import VERSIONS, build_extractor, load_input_check
+from cxrkeras.training.input_check import build_extractor, load_input_check
 
 PHOTOGRAPHS = (
     "astronaut", "brick", "camera", "cat", "cell", "checkerboard", "chelsea", "clock", "coffee", "coins", "colorwheel",
@@ -67,10 +67,8 @@ def load_dicom(name: str, size: int) -> list[np.ndarray]:
     return [load_image(Path(get_testdata_file(f"{name}.dcm", download=False)).read_bytes(), size)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", help="a finished fold; by default the newest")
-    folder = find_fold(parser.parse_args().run, with_network=True)
+def measure(folder: Path) -> tuple[str, list[tuple[str, ...]]]:
+    """What the check of a finished fold is, and a row a group: its images, the share flagged, the reason given most."""
     metrics = load_shaped(folder / METRICS, Metrics)
     network, check = load_network(folder / MODEL), load_input_check(folder / INPUT_CHECK)
     extract, size = build_extractor(network), network.input_shape[1]
@@ -79,7 +77,10 @@ def main() -> None:
     rng = np.random.default_rng(0)
     groups = {
         "test part": test,
-        **{f"test part, {name.removeprefix('it is ').removeprefix('its ')}": t(test) for name, t in VERSIONS.items()},
+        "test part, inverted": 255 - test,
+        "test part, turned by 90 degrees to the left": np.rot90(test, 1, axes=(1, 2)),
+        "test part, turned by 90 degrees to the right": np.rot90(test, -1, axes=(1, 2)),
+        "test part, upside down": np.rot90(test, 2, axes=(1, 2)),
         "photographs of scikit-image": load_photographs(size),
         "pages of text": draw_pages(size),
         "noise": rng.integers(0, 256, (50, size, size)).astype(np.uint8),
@@ -99,14 +100,21 @@ def main() -> None:
         most = Counter(reasons).most_common(1)
         rows.append((name, f"{len(images):,}", f"{len(reasons) / len(images):.1%}", most[0][0] if most else ""))
     kind = "synthetic phantoms" if metrics["is_synthetic"] else "radiographs"
-    tables = Tables("Input check", "make bench-input")
-    tables.add(
-        f"Flagged by the check of {folder.parent.name}/{folder.name}, trained on {kind} of split "
+    title = (
+        f"Flagged by the check of {folder.parent.name}, fold {metrics['fold']}, {size} px, trained on {kind} of split "
         f"{metrics['split_name']} ({metrics['test']['images']:,} test images of {metrics['test']['patients']:,} "
-        "patients); its cuts were chosen on validation",
-        ["group", "images", "flagged", "most frequent reason"],
-        rows,
+        "patients); its cuts were chosen on validation"
     )
+    return title, rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", help="finished folds; by default the newest")
+    tables = Tables("Input check", "make bench-input")
+    for run in parser.parse_args().runs or [None]:
+        title, rows = measure(find_fold(run, with_network=True))
+        tables.add(title, ["group", "images", "flagged", "most frequent reason"], rows)
     tables.save()
 
 

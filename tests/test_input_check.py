@@ -36,7 +36,8 @@ def test_statistics_of_known_images():
     assert dark_left["mean"] == dark_left["share of black"] == dark_left["share of white"] == 0.5
     assert dark_left["horizontal change"] == 1 / 7
     assert dark_left["vertical change"] == 0
-    assert (dark_left["mean of row 0, column 1"], dark_left["mean of row 0, column 2"]) == (0, 1)
+    cells = [dark_left[f"standardised mean of row 0, column {column}"] for column in (3, 4)]
+    assert cells == pytest.approx([-0.5 / 0.52, 0.5 / 0.52])  # the deviation is 0.5, and 0.02 is added to it
     assert black["share of black"] == 1
     assert not any(value for name, value in black.items() if name != "share of black")
 
@@ -79,6 +80,13 @@ def test_other_pictures_are_told(judge):
     assert all(verdicts), dict(zip(pictures, verdicts, strict=True))
     blank = judge(np.full((3, 32, 32, 1), 90, np.uint8))
     assert blank == [["it is blank"]] * 3
+
+
+def test_a_check_of_other_statistics_is_named(trained, tmp_path):
+    with np.load(trained.folder / "input_check.npz") as file:
+        np.savez(tmp_path / "input_check.npz", **dict(file) | {"statistics": np.array(["mean"])})
+    with pytest.raises(InputError, match="other statistics"):
+        load_input_check(tmp_path / "input_check.npz")
 
 
 def test_a_check_that_is_none_is_named(tmp_path):

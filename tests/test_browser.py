@@ -211,7 +211,12 @@ def test_two_images_side_by_side(page, uploads):
     find(page, "#beside")[0].click()
     wait(lambda: find(page, ".dash-dropdown-content [role=option]"))[0].click()
     wait(lambda: find(page, "#film-b img.grey") and find(page, "#heading-b")[0].is_displayed())
-    assert len(find(page, "#label .bar-row")) == 30
+    for _ in range(2):  # a small network may take both phantoms for something else
+        for button in find(page, "[data-insist]")[:1]:
+            button.click()
+            time.sleep(0.5)
+    wait(lambda: len(find(page, "#label .bar-row")) == 30)
+    assert "Upper bars: 00000001_000.png. Lower bars: " in text_of(page, "#compared")
 
 
 def test_the_list_is_sorted_and_filtered(page, uploads):

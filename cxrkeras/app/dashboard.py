@@ -84,6 +84,7 @@ def mount_dashboard(server: flask.Flask, facts: Facts, largest_file: int) -> Das
         Output("about", "children"),
         Output("strange", "children"),
         Output("answer", "hidden"),
+        Output("compared", "children"),
         Output("label", "options"),
         Output("beside", "options"),
         Output("heading-b", "hidden"),
@@ -96,26 +97,29 @@ def mount_dashboard(server: flask.Flask, facts: Facts, largest_file: int) -> Das
         by_id = {result["id"]: result for result in results}
         result, other = by_id.get(view["open"]), by_id.get(view["beside"])
         if not result or "labels" not in result:
-            return True, "", [], [], True, [], [], True
+            return True, "", [], [], True, [], [], [], True
         order = [one["id"] for one in choose_results(results, text or "", show, view["sort"]) if "labels" in one]
         place = f"image {order.index(result['id']) + 1} of {len(order)}" if result["id"] in order else ""
-        is_held_back = bool(result["warnings"]) and result["id"] not in view["insisted"]
         others = [
             {"label": one["name"], "value": one["id"]}
             for one in results
             if "labels" in one and one["id"] != result["id"]
         ]
         size = f"{result['width']:,} x {result['height']:,} pixels"
-        shown = other if other and "labels" in other else None
+        other = other if other and "labels" in other else None
+        is_held_back = _is_held_back(result, view)
+        shown = None if other is None or _is_held_back(other, view) else other
+        compared = [html.P(f"Upper bars: {result['name']}. Lower bars: {shown['name']}.")] if shown else []
         return (
             False,
             place,
             [html.H2(result["name"]), html.P(size, className="quiet")],
-            _write_warnings(result, is_held_back),
+            [_write_warning(one, view) for one in (result, other) if one and one["warnings"]],
             is_held_back,
+            compared,
             [] if is_held_back else _write_choices(result, shown, facts),
             others,
-            shown is None,
+            other is None,
         )
 
     @page.callback(
@@ -133,8 +137,7 @@ def mount_dashboard(server: flask.Flask, facts: Facts, largest_file: int) -> Das
         films, captions = [], []
         for key in (view["open"], view["beside"]):
             result, own = by_id.get(key), pictures.get(str(key))
-            is_held_back = bool(result and result.get("warnings")) and key not in view["insisted"]
-            film, caption = _write_film(result, own, label, is_held_back)
+            film, caption = _write_film(result, own, label, bool(result) and _is_held_back(result, view))
             films.append(film)
             captions.append(caption)
         return *films, *captions
@@ -149,7 +152,7 @@ def mount_dashboard(server: flask.Flask, facts: Facts, largest_file: int) -> Das
     def show_top(pictures, view, label, results):
         result = next((one for one in results if one["id"] == view["open"]), None)
         own = pictures.get(str(view["open"]))
-        if not (result and own) or (result["warnings"] and result["id"] not in view["insisted"]):
+        if not (result and own) or _is_held_back(result, view):
             return []
         seen = [one for one in result["labels"] if one["label"] not in facts.unseen]
         ratio = result["width"] / result["height"]
@@ -366,6 +369,7 @@ def _build_detail() -> html.Section:
                     html.Div(
                         [
                             html.H3("Findings", id="findings"),
+                            html.Div(id="compared", className="quiet"),
                             dcc.RadioItems(id="label", className="choices", labelClassName="choice"),
                             html.P(f"{PROBABILITY} {THRESHOLD}", className="quiet"),
                             html.P(HEAT_MAP, className="quiet"),
@@ -408,12 +412,11 @@ def _write_row(result: dict, view: dict) -> html.Tr:
         text = result["problem"]["detail"] if "problem" in result else result["state"]
         kind = "problem" if "problem" in result else "quiet"
         return html.Tr([html.Td(picture), html.Td(name, className="name"), html.Td(text, colSpan=2, className=kind)])
-    is_held_back = bool(result["warnings"]) and result["id"] not in view["insisted"]
     cells = [
         html.Td(picture, className="picture"),
         html.Td(html.Button(name, className="link", **{"data-open": str(result["id"])}), className="name"),
     ]
-    if is_held_back:
+    if _is_held_back(result, view):
         cells.append(html.Td(f"Not shown: {'; '.join(result['warnings'])}.", colSpan=2, className="problem"))
     else:
         found = [html.Span(spell(one["label"]), className="tag") for one in result["labels"] if one["is_found"]]
@@ -422,12 +425,15 @@ def _write_row(result: dict, view: dict) -> html.Tr:
     return html.Tr(cells, className="open" if result["id"] == view["open"] else "")
 
 
-def _write_warnings(result: dict, is_held_back: bool) -> list:
-    if not result["warnings"]:
-        return []
-    text = f"This may be no chest radiograph like those of the training: {'; '.join(result['warnings'])}."
+def _is_held_back(result: dict, view: dict) -> bool:
+    """Whether a result is not shown, as its image may be no chest radiograph and the person has not insisted."""
+    return bool(result.get("warnings")) and result["id"] not in view["insisted"]
+
+
+def _write_warning(result: dict, view: dict) -> html.Div:
+    text = f"{result['name']} may be no chest radiograph like those of the training: {'; '.join(result['warnings'])}."
     button = html.Button("Show the result anyway", **{"data-insist": str(result["id"])})
-    return [html.Div([html.P(text), *([button] if is_held_back else [])], className="warning")]
+    return html.Div([html.P(text), *([button] if _is_held_back(result, view) else [])], className="warning")
 
 
 def _write_choices(result: dict, other: dict | None, facts: Facts) -> list[dict]:

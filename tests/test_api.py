@@ -103,7 +103,7 @@ def test_explanations_as_png_and_as_json(client, image):
         headers={"Accept": "image/png"},
     )
     assert answer.content_type == "image/png"
-    assert Image.open(io.BytesIO(answer.data)).size == (32, 32)
+    assert Image.open(io.BytesIO(answer.data)).size == (64, 64)
     content = post(client, "/api/v1/explanations", ("a.png", image)).get_json()
     assert [one["label"] for one in content["maps"]] == list(LABELS)
     assert len(content["labels"]) == 15
@@ -116,6 +116,17 @@ def test_explanations_as_png_and_as_json(client, image):
     assert mass["has_evidence"] == bool(opacity.any())
     if mass["has_evidence"]:
         assert opacity.max() == 255
+
+
+def test_the_heat_map_of_an_image_that_is_no_square_has_its_shape(client, image):
+    wide = encode(np.asarray(Image.open(io.BytesIO(image)).convert("L").resize((1000, 500))))
+    for picture, size in (({}, (512, 256)), ({"picture": "800"}, (800, 400))):
+        answer = client.post(
+            "/api/v1/explanations",
+            data={"file": (io.BytesIO(wide), "a.png"), "label": "Mass", **picture},
+            headers={"Accept": "image/png"},
+        )
+        assert Image.open(io.BytesIO(answer.data)).size == size
 
 
 def open_url(url):

@@ -183,8 +183,8 @@ def test_a_picture_and_a_report_can_be_taken_away(page, uploads):
     open_first(page)
     find(page, "#save-picture")[0].click()
     with Image.open(downloaded(page, ".png")) as picture:
-        assert picture.width == 64
-        assert picture.height > 64  # the notice is beneath
+        assert picture.width == 1024
+        assert picture.height > 1024  # the notice is beneath
     find(page, "#save-report")[0].click()
     assert "no medical device" in downloaded(page, "-report.html").read_text()
 

@@ -42,7 +42,14 @@ RESULTS = [
     ],
 )
 def test_results_are_sorted_and_filtered(text, show, sort, expected):
-    assert [one["id"] for one in choose_results(RESULTS, text, show, sort)] == expected
+    view = {"sort": sort, "insisted": [3]}
+    assert [one["id"] for one in choose_results(RESULTS, text, show, view)] == expected
+
+
+def test_what_is_held_back_is_not_found_by_its_labels():
+    view = {"sort": "highest", "insisted": []}
+    assert [one["id"] for one in choose_results(RESULTS, "", "all", view)] == [2, 1, 3, 4, 5]
+    assert [one["id"] for one in choose_results(RESULTS, "", "Edema", view)] == [2, 1]
 
 
 def test_the_page_says_what_it_is_and_reaches_no_other_host(trained):
@@ -69,10 +76,10 @@ def test_callbacks_hold_back_the_result_of_what_is_no_chest(trained):
     rows = call(client, "rows.children", results=RESULTS, view=view, search="", show="all")["rows"]["children"]
     text = json.dumps(rows)
     assert "Not shown: it is blank." in text
-    assert "Edema 90%" not in text
-    assert "Edema 60%" in text
+    assert "Edema 90.0%" not in text
+    assert "Edema 60.0%" in text
     insisted = call(client, "rows.children", results=RESULTS, view=view | {"insisted": [3]}, search="", show="all")
-    assert "Edema 90%" in json.dumps(insisted)
+    assert "Edema 90.0%" in json.dumps(insisted)
 
 
 def call(client, output, **values):

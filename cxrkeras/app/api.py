@@ -1,6 +1,7 @@
 """The interface for programs, of which the page is the first user."""
 
 import base64
+import hashlib
 import io
 from contextlib import contextmanager
 
@@ -16,12 +17,13 @@ from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.problems import make_problem
 from cxrkeras.app.report import NOTICE, write_image_report
 from cxrkeras.app.results import describe_answer, describe_problem
-from cxrkeras.data.images import decode_image, resize_image
+from cxrkeras.data.images import decode_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.overlay import blend_map, paint_layer
 from cxrkeras.explain.sheet import ALL, check_label
 
 LARGEST_PICTURE = 2048
+PNG_SIDE = 512  # of the PNG of a heat map over its image, unless another is asked for
 api = flask.Blueprint("api", __name__)
 
 
@@ -76,13 +78,16 @@ def _read_side() -> int:
     return int(given)
 
 
-def _shrink(grey: np.ndarray, side: int) -> dict[str, str]:
-    """The picture of an image, no larger than it is, as a part of its result."""
-    if not side:
-        return {}
+def _shrink(grey: np.ndarray, side: int) -> Image.Image:
+    """An image with its longest side at most `side`."""
     picture = Image.fromarray(grey)
     picture.thumbnail((side, side), Image.Resampling.BOX if side < 200 else Image.Resampling.LANCZOS)
-    return {"picture": _encode_url(picture)}
+    return picture
+
+
+def _describe_picture(grey: np.ndarray, side: int) -> dict[str, str]:
+    """The picture of an image as a part of its result, if it is wanted."""
+    return {"picture": _encode_url(_shrink(grey, side))} if side else {}
 
 
 @api.post("/api/v1/predictions")
@@ -96,7 +101,9 @@ def predict():
             try:
                 grey = _decode(upload)
                 answer = predictor.answer(grey)
-                results.append(result | describe_answer(answer, predictor.facts.thresholds) | _shrink(grey, side))
+                results.append(
+                    result | describe_answer(answer, predictor.facts.thresholds) | _describe_picture(grey, side)
+                )
             except InputError as error:
                 results.append(result | describe_problem(error))
     return flask.jsonify({"results": results, "model": predictor.facts.run, "notice": NOTICE})
@@ -119,7 +126,7 @@ def explain():
             return make_problem(422, "Unprocessable content", str(error))
         answer = predictor.answer(grey, with_maps=True)
         if wants_png:
-            image = resize_image(grey, predictor.facts.size)
+            image = np.asarray(_shrink(grey, side or PNG_SIDE))
             blended = blend_map(image, answer.maps[labels.LABELS.index(label)])
             return flask.Response(_encode_png(Image.fromarray(blended)), content_type="image/png")
         maps = [
@@ -132,7 +139,7 @@ def explain():
             if label in (ALL, name)
         ]
         result = {"name": upload.filename or "", **describe_answer(answer, predictor.facts.thresholds), "maps": maps}
-        result |= _shrink(grey, side)
+        result |= _describe_picture(grey, side)
     return flask.jsonify(result | {"model": predictor.facts.run, "notice": NOTICE})
 
 
@@ -147,8 +154,10 @@ def report():
         except InputError as error:
             return make_problem(422, "Unprocessable content", str(error))
         answer = predictor.answer(grey, with_maps=True)
+        upload.stream.seek(0)
+        digest = hashlib.file_digest(upload.stream, "sha256").hexdigest()
         return flask.Response(
-            write_image_report(upload.filename or "", grey, answer, predictor.facts),
+            write_image_report(upload.filename or "", digest, grey, answer, predictor.facts),
             headers={"Content-Disposition": "attachment; filename=report.html"},
             content_type="text/html; charset=utf-8",
         )
@@ -195,4 +204,4 @@ def document():
 @api.get("/api/v1/docs")
 def show_document():
     """The document as a page."""
-    return write_docs(build_document(__version__, flask.current_app.config["LIMITS"]))
+    return write_docs(build_document(__version__, flask.current_app.config["LIMITS"]), flask.request.host_url)

@@ -17,17 +17,15 @@ WORKERS = 4
 
 
 def list_files(paths: list[Path]) -> list[Path]:
-    """The files given, and all files in the folders given, hidden ones left out. InputError for what is not there."""
+    """The files given, and all files in the folders given, hidden ones left out. InputError if none of it is there."""
     found = []
     for path in paths:
         if path.is_dir():
             inside = [p for p in sorted(path.rglob("*")) if p.is_file()]
             found += [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
-        elif path.is_file():
-            found.append(path)
         else:
-            raise InputError(f"no file or folder {path}")
-    if not found:
+            found.append(path)
+    if not any(path.exists() for path in found):
         raise InputError(f"no files in {', '.join(map(str, paths))}")
     return found
 

@@ -14,12 +14,13 @@ from dash import Dash, Input, Output, State, dcc, html
 
 from cxrkeras import __version__, labels
 from cxrkeras.app.predictor import Facts
-from cxrkeras.app.report import HEAT_MAP, NOTICE, PROBABILITY, THRESHOLD, describe_facts
+from cxrkeras.app.report import HEAT_MAP, NOTICE, PROBABILITY, SYNTHETIC, THRESHOLD, describe_facts
 from cxrkeras.app.results import tabulate_results
 from cxrkeras.explain.sheet import NUM_TOP
 from cxrkeras.reports.figures import spell
 
 ASSETS = Path(__file__).parent / "assets"
+LARGEST_PICTURE = 2048  # pixels of the longer side of an image as it is shown
 NUM_HIGHEST = 3  # labels in a row of the overview
 _INDEX = """<!DOCTYPE html>
 <html lang="en">
@@ -37,11 +38,11 @@ _INDEX = """<!DOCTYPE html>
 <footer>{%config%}{%scripts%}{%renderer%}</footer>
 </body>
 </html>"""
-SORTS: dict[str, Callable[[dict], object]] = {
-    "order": lambda result: result["id"],
-    "name": lambda result: result["name"].lower(),
-    "found": lambda result: -sum(one["is_found"] for one in result.get("labels", ())),
-    "highest": lambda result: -max((one["probability"] for one in result.get("labels", ())), default=-1),
+SORTS: dict[str, Callable[[dict, list[dict]], object]] = {
+    "order": lambda result, shown: result["id"],
+    "name": lambda result, shown: result["name"].lower(),
+    "found": lambda result, shown: -sum(one["is_found"] and one["label"] in labels.FINDINGS for one in shown),
+    "highest": lambda result, shown: -max((one["probability"] for one in shown), default=-1),
 }
 
 
@@ -70,9 +71,9 @@ def mount_dashboard(server: flask.Flask, facts: Facts, largest_file: int) -> Das
         Input("show", "value"),
     )
     def list_results(results, view, text, show):
-        chosen = choose_results(results, text or "", show, view["sort"])
+        chosen = choose_results(results, text or "", show, view)
         return (
-            [_write_row(result, view) for result in chosen],
+            [_write_row(result, view) for result in chosen] or [html.Tr(html.Td("No image matches.", colSpan=4))],
             f"{len(chosen):,} of {len(results):,} images",
             not results,
             _write_state(results),
@@ -98,7 +99,7 @@ def mount_dashboard(server: flask.Flask, facts: Facts, largest_file: int) -> Das
         result, other = by_id.get(view["open"]), by_id.get(view["beside"])
         if not result or "labels" not in result:
             return True, "", [], [], True, [], [], [], True
-        order = [one["id"] for one in choose_results(results, text or "", show, view["sort"]) if "labels" in one]
+        order = [one["id"] for one in choose_results(results, text or "", show, view) if "labels" in one]
         place = f"image {order.index(result['id']) + 1} of {len(order)}" if result["id"] in order else ""
         others = [
             {"label": one["name"], "value": one["id"]}
@@ -106,6 +107,8 @@ def mount_dashboard(server: flask.Flask, facts: Facts, largest_file: int) -> Das
             if "labels" in one and one["id"] != result["id"]
         ]
         size = f"{result['width']:,} x {result['height']:,} pixels"
+        if max(result["width"], result["height"]) > LARGEST_PICTURE:
+            size += f", shown with {LARGEST_PICTURE:,} on the longer side"
         other = other if other and "labels" in other else None
         is_held_back = _is_held_back(result, view)
         shown = None if other is None or _is_held_back(other, view) else other
@@ -173,33 +176,32 @@ def mount_dashboard(server: flask.Flask, facts: Facts, largest_file: int) -> Das
     return page
 
 
-def choose_results(results: Sequence[dict], text: str, show: str, sort: str) -> list[dict]:
-    """The results whose name has `text` in it and that are of the kind `show`, in order.
+def choose_results(results: Sequence[dict], text: str, show: str, view: dict) -> list[dict]:
+    """The results whose name has `text` in it and that are of the kind `show`, in the order of the view.
 
-    show: all, found (a label over its threshold), strange (warned of), problem, or a label that is over its threshold.
+    show: all, found (a finding over its threshold), strange (warned of), problem, or a label that is over its
+    threshold. What is held back is neither found nor sorted by its labels.
     """
-    kinds = {
-        "all": lambda result: True,
-        "found": lambda result: any(one["is_found"] for one in result.get("labels", ())),
-        "strange": lambda result: bool(result.get("warnings")),
-        "problem": lambda result: "problem" in result,
-    }
-    is_wanted = kinds.get(show) or (
-        lambda result: any(one["is_found"] and one["label"] == show for one in result.get("labels", ()))
-    )
-    chosen = [result for result in results if text.lower() in result["name"].lower() and is_wanted(result)]
-    return sorted(chosen, key=SORTS.get(sort, SORTS["order"]))
+    shown = {one["id"]: [] if _is_held_back(one, view) else one.get("labels", []) for one in results}
+
+    def is_wanted(result: dict) -> bool:
+        over = {one["label"] for one in shown[result["id"]] if one["is_found"]}
+        kinds = {
+            "all": True,
+            "found": bool(over & set(labels.FINDINGS)),
+            "strange": bool(result.get("warnings")),
+            "problem": "problem" in result,
+        }
+        return text.lower() in result["name"].lower() and kinds.get(show, show in over)
+
+    sort = SORTS.get(view["sort"], SORTS["order"])
+    return sorted(filter(is_wanted, results), key=lambda result: sort(result, shown[result["id"]]))
 
 
 def _build_layout(facts: Facts, largest_file: int) -> html.Div:
     banner = []
     if facts.is_synthetic:
-        banner = [
-            html.P(
-                "This network was trained on synthetic phantoms. It is of no use on radiographs of patients.",
-                className="banner",
-            )
-        ]
+        banner = [html.P(SYNTHETIC, className="banner")]
     kinds = [
         {"label": "all images", "value": "all"},
         {"label": "with a finding over its threshold", "value": "found"},
@@ -212,7 +214,15 @@ def _build_layout(facts: Facts, largest_file: int) -> html.Div:
             dcc.Store(id="results", data=[]),
             dcc.Store(id="view", data={"open": None, "beside": None, "insisted": [], "sort": "order"}),
             dcc.Store(id="pictures", data={}),
-            dcc.Store(id="limits", data={"file": largest_file, "run": facts.run, "notice": NOTICE}),
+            dcc.Store(
+                id="limits",
+                data={
+                    "file": largest_file,
+                    "picture": LARGEST_PICTURE,
+                    "run": facts.run,
+                    "notices": [SYNTHETIC] * facts.is_synthetic + [NOTICE],
+                },
+            ),
             dcc.Download(id="csv-file"),
             html.Header(
                 [
@@ -243,7 +253,7 @@ def _build_layout(facts: Facts, largest_file: int) -> html.Div:
                         **{"aria-label": "upload"},
                     ),
                     _build_overview(kinds),
-                    _build_detail(),
+                    _build_detail(facts.cells),
                     html.Details(
                         [
                             html.Summary(f"The network: {facts.network}, trained on {facts.trained_on}"),
@@ -265,7 +275,8 @@ def _build_layout(facts: Facts, largest_file: int) -> html.Div:
                 [
                     f"cxrkeras {__version__}, run {facts.run}. ",
                     html.A("Interface for programs", href="/api/v1/docs"),
-                    ". Keys: n next, p previous, Escape back to the list, + and - zoom, 0 fits, arrows move.",
+                    ". Keys: n next, p previous, Escape back to the list, + and - zoom, 0 fits, arrows move. Over an "
+                    "image the wheel zooms, the left button moves, the right one changes contrast and brightness.",
                 ],
                 className="foot quiet",
             ),
@@ -290,7 +301,9 @@ def _build_overview(kinds: list[dict]) -> html.Section:
                     html.Div(
                         [
                             html.Label("Show", htmlFor="show"),
-                            dcc.Dropdown(id="show", options=kinds, value="all", clearable=False, searchable=False),
+                            dcc.Dropdown(
+                                id="show", options=kinds, value="all", clearable=False, searchable=False, maxHeight=480
+                            ),
                         ]
                     ),
                     html.P(id="count", className="quiet", role="status"),
@@ -307,7 +320,7 @@ def _build_overview(kinds: list[dict]) -> html.Section:
     )
 
 
-def _build_detail() -> html.Section:
+def _build_detail(cells: int) -> html.Section:
     def build_stage(pane: str) -> html.Figure:
         return html.Figure(
             [
@@ -336,6 +349,8 @@ def _build_detail() -> html.Section:
                     html.Button("Previous", **{"data-go": "previous"}),
                     html.Button("Next", **{"data-go": "next"}),
                     html.Span(id="position", className="quiet"),
+                    html.Button("Save the picture", id="save-picture"),
+                    html.Button("Save a report", id="save-report"),
                     html.Div(
                         [
                             html.Label("Beside it", htmlFor="beside"),
@@ -355,10 +370,10 @@ def _build_detail() -> html.Section:
                             html.Div([build_stage("a"), build_stage("b")], className="stages"),
                             html.Div(
                                 [
-                                    build_slider("opacity", "Heat map", 55, 100),
+                                    build_slider("opacity", "Opacity of the heat map", 55, 100),
                                     build_slider("level", "Brightness", 50, 100),
                                     build_slider("width", "Contrast", 50, 100),
-                                    html.Button("Fit", id="fit", className="plain"),
+                                    html.Button("Reset the view", id="reset", className="plain"),
                                 ],
                                 className="bar",
                             ),
@@ -372,13 +387,8 @@ def _build_detail() -> html.Section:
                             html.Div(id="compared", className="quiet"),
                             dcc.RadioItems(id="label", className="choices", labelClassName="choice"),
                             html.P(f"{PROBABILITY} {THRESHOLD}", className="quiet"),
-                            html.P(HEAT_MAP, className="quiet"),
-                            html.Div(
-                                [
-                                    html.Button("Save the picture", id="save-picture"),
-                                    html.Button("Save a report", id="save-report"),
-                                ],
-                                className="bar",
+                            html.P(
+                                f"{HEAT_MAP} It has {cells} x {cells} cells; yellow is the most.", className="quiet"
                             ),
                         ],
                         id="answer",
@@ -419,8 +429,14 @@ def _write_row(result: dict, view: dict) -> html.Tr:
     if _is_held_back(result, view):
         cells.append(html.Td(f"Not shown: {'; '.join(result['warnings'])}.", colSpan=2, className="problem"))
     else:
-        found = [html.Span(spell(one["label"]), className="tag") for one in result["labels"] if one["is_found"]]
-        highest = [f"{spell(one['label'])} {one['probability']:.0%}" for one in result["labels"][:NUM_HIGHEST]]
+        found = [
+            html.Span(spell(one["label"]), className="tag" if one["label"] in labels.FINDINGS else "tag plain")
+            for one in result["labels"]
+            if one["is_found"]
+        ]
+        if result["warnings"]:
+            found.append(html.Span("may be no chest radiograph", className="tag problem"))
+        highest = [f"{spell(one['label'])} {one['probability']:.1%}" for one in result["labels"][:NUM_HIGHEST]]
         cells += [html.Td(found or "none", className="found"), html.Td(", ".join(highest), className="highest")]
     return html.Tr(cells, className="open" if result["id"] == view["open"] else "")
 
@@ -431,7 +447,7 @@ def _is_held_back(result: dict, view: dict) -> bool:
 
 
 def _write_warning(result: dict, view: dict) -> html.Div:
-    text = f"{result['name']} may be no chest radiograph like those of the training: {'; '.join(result['warnings'])}."
+    text = f"{result['name']} may be no chest radiograph like the training images: {'; '.join(result['warnings'])}."
     button = html.Button("Show the result anyway", **{"data-insist": str(result["id"])})
     return html.Div([html.P(text), *([button] if _is_held_back(result, view) else [])], className="warning")
 
@@ -456,7 +472,7 @@ def _write_bar(one: dict) -> html.Span:
         if cut is None
         else [html.Span(className="mark", style={"left": f"{100 * cut:.2f}%"}, title=f"threshold {cut:.1%}")]
     )
-    against = "no threshold" if cut is None else f"{'over' if one['is_found'] else 'under'} {cut:.1%}"
+    against = "no threshold" if cut is None else f"threshold {cut:.1%}"
     bar = html.Span(className="fill", style={"width": f"{100 * one['probability']:.2f}%"})
     return html.Span(
         [
@@ -465,6 +481,7 @@ def _write_bar(one: dict) -> html.Span:
             html.Span(against, className="against"),
         ],
         className="bar-row over" if one["is_found"] else "bar-row",
+        title="over its threshold" if one["is_found"] else "",
     )
 
 
@@ -480,7 +497,7 @@ def _write_film(result: dict | None, own: dict | None, label: str | None, is_hel
             text = f"heat map of {spell(label)}"
             layers.append(html.Img(src=heat["layer"], alt=text, className="heat", draggable="false"))
         else:
-            text = f"nothing in the image speaks for {spell(label)}"
+            text = f"no region raised the score of {spell(label)}"
         caption = f"{caption}: {text}"
     # A map covers the whole image, whatever its shape.
     ratio = result["width"] / result["height"]
@@ -496,7 +513,7 @@ def _write_small(one: dict, own: dict, label: str | None, ratio: float) -> html.
     return html.Button(
         [
             html.Span(layers, className="frame", style={"aspectRatio": f"{ratio:.6f}"}),
-            html.Span(f"{spell(name)} {one['probability']:.0%}"),
+            html.Span(f"{spell(name)} {one['probability']:.1%}"),
         ],
         className="tile chosen" if name == label else "tile",
         **{"data-label": name, "aria-pressed": json.dumps(name == label)},

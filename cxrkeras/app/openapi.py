@@ -8,13 +8,14 @@ _PICTURE = {
     "minimum": 0,
     "maximum": 2048,
     "default": 0,
-    "description": "longest side in pixels of a grey PNG of the image beside its result, as browsers show no DICOM",
+    "description": "longest side in pixels of a grey PNG of the image beside its result, as browsers show no DICOM; "
+    "where a PNG is asked for, its own longest side, by default 512",
 }
 _EXAMPLES = {
-    "/api/v1/predictions": "curl -F file=@a.png -F file=@b.dcm http://127.0.0.1:8050/api/v1/predictions",
+    "/api/v1/predictions": "curl -F file=@a.png -F file=@b.dcm {host}api/v1/predictions",
     "/api/v1/explanations": "curl -F file=@a.png -F label=Mass -H 'Accept: image/png' -o mass.png "
-    "http://127.0.0.1:8050/api/v1/explanations",
-    "/api/v1/reports": "curl -F file=@a.png -o report.html http://127.0.0.1:8050/api/v1/reports",
+    "{host}api/v1/explanations",
+    "/api/v1/reports": "curl -F file=@a.png -o report.html {host}api/v1/reports",
 }
 
 
@@ -163,8 +164,8 @@ def _form(properties: dict) -> dict:
     return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
 
 
-def write_docs(document: dict) -> str:
-    """The document as an HTML page for people."""
+def write_docs(document: dict, host: str) -> str:
+    """The document as an HTML page for people; `host` is the server's own address, for the examples."""
     sections = []
     for path, methods in document["paths"].items():
         for method, entry in methods.items():
@@ -178,7 +179,7 @@ def write_docs(document: dict) -> str:
             tables.append(Table(["status", "is"], rows))
             texts = [f"{entry['summary']}."]
             if path in _EXAMPLES:
-                texts.append(f"Example: {_EXAMPLES[path]}")
+                texts.append(f"Example: {_EXAMPLES[path].format(host=host)}")
             sections.append(Section(f"{method.upper()} {path}", texts, tables=tables))
     for name, schema in document["components"]["schemas"].items():
         rows = [(field, _spell(content)) for field, content in schema["properties"].items()]

@@ -1,6 +1,7 @@
 """The page about one image, to take away."""
 
 import threading
+from datetime import datetime
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from cxrkeras.reports.figures import spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, render_page
 
 NOTICE = "Research software. It is no medical device and must not be used to diagnose patients."
+SYNTHETIC = "This network was trained on synthetic phantoms. It is of no use on radiographs of patients."
 PROBABILITY = (
     "A probability is calibrated: of the validation images with 20 %, about 20 % had the finding. It holds for "
     "patients like those, with findings as frequent as among them."
@@ -26,16 +28,14 @@ _drawing = threading.Lock()  # matplotlib's caches of fonts are shared
 
 def list_warnings(answer: Answer, facts: Facts) -> list[str]:
     """What a reader must be told before any number."""
-    warnings = [f"This may be no chest radiograph like those of the training: {one}." for one in answer.warnings]
-    if facts.is_synthetic:
-        warnings.insert(0, "The network was trained on synthetic phantoms. It is of no use on radiographs of patients.")
-    return warnings
+    warnings = [f"This may be no chest radiograph like the training images: {one}." for one in answer.warnings]
+    return [NOTICE, *[SYNTHETIC] * facts.is_synthetic, *warnings]
 
 
-def write_image_report(name: str, grey: np.ndarray, answer: Answer, facts: Facts) -> str:
+def write_image_report(name: str, digest: str, grey: np.ndarray, answer: Answer, facts: Facts) -> str:
     """One HTML page about one image, that opens without a network.
 
-    grey: the decoded image, uint8 (height, width); the answer has its maps.
+    digest: of the file; grey: the decoded image, uint8 (height, width); the answer has its maps.
     """
     seen = [label for label in labels.LABELS if label not in facts.unseen]
     top = sorted(seen, key=answer.probs.get, reverse=True)[:NUM_TOP]
@@ -46,7 +46,7 @@ def write_image_report(name: str, grey: np.ndarray, answer: Answer, facts: Facts
         remarks = "no example in training" if label in facts.unseen else "" if cut is not None else "no threshold"
         over = "yes" if label in answer.found else "no"
         rows.append((spell(label), f"{answer.probs[label]:.1%}", "" if cut is None else f"{cut:.1%}", over, remarks))
-    table = Table(["label", "probability", "threshold", "over it", "remarks"], rows)
+    table = Table(["label", "probability", "threshold", "over it", "remarks"], rows).without_empty()
     cells = f"The network sees {facts.size} x {facts.size} pixels, a map has {facts.cells} x {facts.cells} cells."
     with _drawing:
         figure = plot_gradcam(grey, maps, answer.probs, title="", notice=cells)
@@ -57,8 +57,9 @@ def write_image_report(name: str, grey: np.ndarray, answer: Answer, facts: Facts
             ]),
             Section("The network", tables=[Table(["what", "is"], describe_facts(facts))]),
         ]  # fmt: skip
-        size = f"{answer.width} x {answer.height} pixels."
-        html, _ = render_page(Page(name or "Unnamed image", [size], list_warnings(answer, facts), sections))
+        size = f"{answer.width:,} x {answer.height:,} pixels, SHA-256 of the file {digest}."
+        made = f"Made on {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}."
+        html, _ = render_page(Page(name or "Unnamed image", [size, made], list_warnings(answer, facts), sections))
     return html
 
 

@@ -23,8 +23,10 @@ def upsample_map(heat: np.ndarray, size: int) -> np.ndarray:
 
 
 def blend_map(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Lay a raw map, float (h, w), over a square image, uint8 (S, S): uint8 (S, S, 3)."""
-    smooth = upsample_map(heat, len(grey))
+    """Lay a raw map, float (h, w), stretched over an image, uint8 (H, W): uint8 (H, W, 3)."""
+    smooth = upsample_map(heat, max(grey.shape))
+    if grey.shape[0] != grey.shape[1]:
+        smooth = np.asarray(Image.fromarray(smooth).resize(grey.shape[::-1], Image.Resampling.BILINEAR))
     painted = colormaps[COLOURS](smooth)[..., :3] * 255
     opacity = STRONGEST * smooth[..., None]
     return np.round(grey[..., None] * (1 - opacity) + painted * opacity).astype(np.uint8)

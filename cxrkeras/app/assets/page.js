@@ -3,7 +3,7 @@
 (() => {
   const AT_ONCE = 3;
   const KEPT_PICTURES = 12; // images whose heat maps stay in memory
-  const THUMBNAIL = 96, LARGE = 1024; // pixels
+  const THUMBNAIL = 96; // pixels
   const files = new Map();
   const results = [];
   const pictures = new Map();
@@ -98,9 +98,13 @@
   }
 
   function clear() {
+    if (!window.confirm(`Remove all ${results.length} images from this page?`)) return;
     queue.length = 0;
-    for (const one of results) if (one.picture) URL.revokeObjectURL(one.picture);
+    const urls = results.map((one) => one.picture).filter(Boolean);
+    setTimeout(() => urls.forEach((url) => URL.revokeObjectURL(url)), 2000); // once they are no longer shown
     for (const id of [...pictures.keys()]) forget(id);
+    set("search", { value: "" });
+    set("show", { value: "all" });
     results.length = 0;
     files.clear();
     Object.assign(view, { open: null, beside: null, insisted: [] });
@@ -120,7 +124,7 @@
     if (!pictures.has(id)) {
       let body;
       try {
-        const reply = await post("/api/v1/explanations", files.get(id), { label: "all", picture: LARGE });
+        const reply = await post("/api/v1/explanations", files.get(id), { label: "all", picture: window.cxrLimits.picture });
         body = await read(reply);
         if (!reply.ok) throw new Error(body.detail);
       } catch (error) {
@@ -141,16 +145,19 @@
     set("pictures", { data: shown });
   }
 
-  function open(id) {
+  function open(id, keepLabel) {
     const one = find(id);
     if (!one || !one.labels) return;
     view.open = id;
     if (view.beside === id) view.beside = null;
     set("beside", { value: view.beside });
-    chooseLabel(one.labels[0].label);
+    if (!keepLabel || !label) chooseLabel(one.labels[0].label);
     showView();
     explain(id);
-    setTimeout(() => document.querySelector("#heading-a .stage").focus(), 200);
+    setTimeout(() => {
+      if (!keepLabel) window.scrollTo(0, 0);
+      document.querySelector("#heading-a .stage").focus({ preventScroll: true });
+    }, 200);
   }
 
   function back() {
@@ -167,7 +174,7 @@
     const ids = [...document.querySelectorAll("[data-open]")].map((one) => Number(one.dataset.open));
     const place = ids.indexOf(view.open);
     const next = ids[place + by];
-    if (next !== undefined) open(next);
+    if (next !== undefined) open(next, true);
   }
 
   function chooseLabel(name) {
@@ -205,19 +212,20 @@
     return { slope, intercept: 0.5 - slope * level };
   }
 
-  const places = new WeakMap();
-  const placeOf = (stage) => places.get(stage) ?? { scale: 1, x: 0, y: 0 };
+  let place = { scale: 1, x: 0, y: 0 }; // of both images, so that they are compared at the same place
 
-  function move(stage, place) {
-    const scale = Math.min(Math.max(place.scale, 1), 12);
+  function move(stage, to) {
+    const scale = Math.min(Math.max(to.scale, 1), 12);
     const room = { x: (stage.clientWidth * (scale - 1)) / 2, y: (stage.clientHeight * (scale - 1)) / 2 };
-    const x = Math.min(Math.max(place.x, -room.x), room.x), y = Math.min(Math.max(place.y, -room.y), room.y);
-    places.set(stage, { scale, x, y });
-    stage.querySelector(".film").style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
+    const x = Math.min(Math.max(to.x, -room.x), room.x), y = Math.min(Math.max(to.y, -room.y), room.y);
+    place = { scale, x, y };
+    for (const film of document.querySelectorAll(".film")) {
+      film.style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
+    }
   }
 
   function zoom(stage, factor, at) {
-    const old = placeOf(stage);
+    const old = place;
     const scale = Math.min(Math.max(old.scale * factor, 1), 12);
     const grown = scale / old.scale;
     const middle = stage.getBoundingClientRect();
@@ -225,9 +233,11 @@
     move(stage, { scale, x: x + (old.x - x) * grown, y: y + (old.y - y) * grown });
   }
 
-  function fit() {
-    for (const [key, value] of [["level", 50], ["width", 50]]) set(key, { value });
-    for (const stage of document.querySelectorAll(".stage")) move(stage, { scale: 1, x: 0, y: 0 });
+  const fit = () => move(document.querySelector(".stage"), { scale: 1, x: 0, y: 0 });
+
+  function reset() {
+    for (const [key, value] of [["level", 50], ["width", 50], ["opacity", 55]]) set(key, { value });
+    fit();
     setTimeout(adjust, 100);
   }
 
@@ -235,14 +245,14 @@
     const stage = event.target.closest(".stage");
     if (!stage) return;
     const isWindow = event.button === 2;
-    const from = { x: event.clientX, y: event.clientY }, start = placeOf(stage);
+    const from = { x: event.clientX, y: event.clientY }, start = place;
     const before = { level: Number(control("level").value), width: Number(control("width").value) };
     stage.setPointerCapture(event.pointerId);
     const follow = (now) => {
       const dx = now.clientX - from.x, dy = now.clientY - from.y;
       if (!isWindow) return move(stage, { ...start, x: start.x + dx, y: start.y + dy });
       const clip = (value) => Math.round(Math.min(Math.max(value, 0), 100));
-      set("width", { value: clip(before.width + dx / 5) });
+      set("width", { value: clip(before.width - dx / 5) }); // to the right the window widens
       set("level", { value: clip(before.level - dy / 5) });
       setTimeout(adjust, 30);
     };
@@ -275,11 +285,18 @@
     const own = pictures.get(view.open), one = find(view.open);
     if (!own || !one) return;
     const grey = await load(own.picture), heat = own.maps[label];
-    const [width, height] = [grey.naturalWidth, grey.naturalHeight];
-    const foot = Math.max(46, Math.round(width / 18));
+    const larger = Math.max(1, 1024 / grey.naturalWidth); // so that the words fit under a small image
+    const [width, height] = [Math.round(grey.naturalWidth * larger), Math.round(grey.naturalHeight * larger)];
+    const line = Math.round(width / 48);
+    const row = one.labels.find((each) => each.label === label);
+    const share = `${(100 * row.probability).toFixed(1)} %`;
+    const words = [`${one.name}: heat map of ${label.replace("_", " ")}, ${share} (${window.cxrLimits.run})`];
+    if (one.warnings.length) words.push(`May be no chest radiograph: ${one.warnings.join("; ")}.`);
+    words.push(...window.cxrLimits.notices);
+    const foot = Math.round(line * 1.5 * (words.length + 0.5));
     const canvas = Object.assign(document.createElement("canvas"), { width, height: height + foot });
     const pen = canvas.getContext("2d");
-    pen.drawImage(grey, 0, 0);
+    pen.drawImage(grey, 0, 0, width, height);
     const { slope, intercept } = adjust();
     const film = pen.getImageData(0, 0, width, height);
     for (let i = 0; i < film.data.length; i += 4) {
@@ -292,11 +309,8 @@
     pen.fillStyle = "#000";
     pen.fillRect(0, height, width, foot);
     pen.fillStyle = "#fff";
-    pen.font = `${Math.round(foot / 3.4)}px sans-serif`;
-    const row = one.labels.find((each) => each.label === label);
-    const text = `${label.replace("_", " ")} ${(100 * row.probability).toFixed(1)} % (${window.cxrLimits.run})`;
-    pen.fillText(`${one.name}: ${text}`, 8, height + foot * 0.42, width - 16);
-    pen.fillText(window.cxrLimits.notice, 8, height + foot * 0.85, width - 16);
+    pen.font = `${line}px sans-serif`;
+    words.forEach((text, number) => pen.fillText(text, line, height + line * 1.5 * (number + 1), width - 2 * line));
     canvas.toBlob((blob) => save(blob, `${stem(one.name)}-${label.replace(" ", "_")}.png`));
   }
 
@@ -327,7 +341,7 @@
     else if (data.insist) {
       view.insisted.push(Number(data.insist));
       showView();
-    } else if (target.id === "fit") fit();
+    } else if (target.id === "reset") reset();
     else if (target.id === "clear") clear();
     else if (target.id === "save-picture") savePicture();
     else if (target.id === "save-report") saveReport();
@@ -348,7 +362,8 @@
   });
   document.addEventListener("keydown", (event) => {
     if (view.open === null || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.matches("input:not([type=radio], [type=range]), textarea, select")) return;
+    if (event.target.matches("input:not([type=radio], [type=range])")) return;
+    if (event.target.closest(".dash-dropdown, .dash-dropdown-content")) return;
     const stage = event.target.closest(".stage");
     const pan = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] }[event.key];
     const first = stage ?? document.querySelector("#heading-a .stage");
@@ -359,18 +374,20 @@
     else if (event.key === "-") zoom(first, 0.8);
     else if (event.key === "0") fit();
     else if (stage && pan) {
-      const place = placeOf(stage);
       move(stage, { ...place, x: place.x + pan[0], y: place.y + pan[1] });
     } else return;
     event.preventDefault();
   });
   document.addEventListener("pointerdown", drag);
+  window.addEventListener("beforeunload", (event) => { // the results are in this tab alone
+    if (results.length) event.preventDefault();
+  });
   document.addEventListener("contextmenu", (event) => {
     if (event.target.closest(".stage")) event.preventDefault();
   });
   document.addEventListener("wheel", (event) => {
     const stage = event.target.closest(".stage");
-    if (!stage || !(event.ctrlKey || document.activeElement === stage)) return; // a page that scrolls goes on scrolling
+    if (!stage) return;
     event.preventDefault();
     zoom(stage, event.deltaY < 0 ? 1.15 : 1 / 1.15, { x: event.clientX, y: event.clientY });
   }, { passive: false });

@@ -105,6 +105,10 @@ class _Counts(pydantic.BaseModel):
     patients: int
 
 
+class _Part(_Counts):
+    positives: dict[str, int] | None = None
+
+
 class _Scores(_Counts):
     labels: list[dict]
 
@@ -146,7 +150,7 @@ class Config(pydantic.BaseModel):
     is_synthetic: bool
     labels: list[str]
     versions: dict[str, str]
-    parts: dict[str, _Counts]
+    parts: dict[str, _Part]
     experiment: Experiment | None = None
     members: list[str] | None = None
     average: str | None = None

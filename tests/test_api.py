@@ -176,6 +176,9 @@ def test_the_interface_is_described_on_a_page(client):
         (lambda c, i: post(c, "/api/v1/predictions", ("a", i), picture="9999"), 400, "up to 2048; got '9999'"),
         (lambda c, i: post(c, "/api/v1/explanations", ("a", i), picture="-1"), 400, "up to 2048; got '-1'"),
         (lambda c, i: post(c, "/api/v1/reports", ("a", b"text")), 422, "not a PNG"),
+        (lambda c, i: post(c, "/api/v1/reports", ("a", encode(np.zeros((9, 1000), np.uint8)))), 422, "times as long"),
+        (lambda c, i: c.get("/_dash-component-suites/os/x"), 404, "no such file"),
+        (lambda c, i: c.post("/_dash-update-component", json={}), 400, "own script"),
     ],
 )
 def test_errors_are_problem_details(client, image, send, status, words):
@@ -193,7 +196,11 @@ def test_limits_are_kept(predictor, image):
     small = create_app(predictor, Limits(file_bytes=1000, request_bytes=50_000, in_flight=1)).test_client()
     content = post(small, "/api/v1/predictions", ("big.png", b"\x89PNG" + bytes(2000))).get_json()
     assert "0.000953674 MB that a file may have" in content["results"][0]["problem"]["detail"]
-    assert post(small, "/api/v1/predictions", ("big.png", bytes(60_000))).status_code == 413
+    assert content["results"][0]["problem"]["status"] == 413
+    assert post(small, "/api/v1/reports", ("big.png", bytes(2000))).status_code == 413
+    whole = post(small, "/api/v1/predictions", ("big.png", bytes(60_000)))
+    assert whole.status_code == 413
+    assert "0.0476837 MB and 64 files" in whole.get_json()["detail"]
     few = create_app(predictor, Limits(pixels=1000)).test_client()
     content = post(few, "/api/v1/predictions", ("large.png", image)).get_json()
     assert "64 x 64: more pixels than the limit of 1,000" in content["results"][0]["problem"]["detail"]
@@ -271,5 +278,7 @@ def test_cells_that_a_spreadsheet_would_compute_are_neutralised(predictor, tmp_p
     table = tabulate_results(results, predictor.facts.run)
     assert table["file"].tolist() == ["'=cmd.png", "plain.png"]
     assert [neutralise(text) for text in ("=1+1", "-a", "@x", "+1", "a=1")] == ["'=1+1", "'-a", "'@x", "'+1", "a=1"]
+    assert neutralise("b\r=1\udcff\x1b[31m") == "b\ufffd=1\ufffd\ufffd[31m"
+    assert neutralise(" \uff1d1") == "' \uff1d1"
     assert len(table) == 2
     assert table[[f"prob_{label}" for label in LABELS]].notna().all(axis=None)

@@ -205,6 +205,18 @@ def test_a_heat_map_lies_on_all_of_an_image_that_is_no_square(page, uploads, tmp
     assert len(rectangles) == 2
 
 
+def test_a_server_that_is_gone_is_told_and_the_page_goes_on_once_it_is_back(page, uploads):
+    page.execute_cdp_cmd("Network.enable", {})
+    conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.execute_cdp_cmd("Network.emulateNetworkConditions", conditions | {"offline": True})
+    find(page, "#files")[0].send_keys("\n".join(map(str, uploads)))
+    wait(lambda: find(page, "#offline")[0].is_displayed())
+    page.execute_cdp_cmd("Network.emulateNetworkConditions", conditions | {"offline": False})
+    wait(lambda: text_of(page, "#state") == "3 of 3 files answered, 1 of them not readable")
+    assert not find(page, "#offline")[0].is_displayed()
+    page.get_log("browser")  # of the time without a server
+
+
 def test_two_images_side_by_side(page, uploads):
     upload(page, [path for path in uploads if "broken" not in path.name])
     open_first(page)

@@ -31,6 +31,14 @@ def change_json(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def drop_test_images(folder, count):
+    path = folder / "predictions_test.csv"
+    table = pd.read_csv(path).iloc[count:]
+    table.to_csv(path, index=False)
+    test = json.loads((folder / "metrics.json").read_text())["test"]
+    change_json(folder / "metrics.json", test=test | {"images": len(table)})
+
+
 def test_runs_are_ranked_on_validation_whatever_test_says(tmp_path):
     good, poor = write_run(tmp_path, "good"), write_run(tmp_path, "poor", gap=1.0, noise_seed=1)
     for fold in range(FOLDS):  # on test the poor one is perfect
@@ -96,8 +104,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path, options, words):
     a, b = write_run(tmp_path, "a"), write_run(tmp_path, "b", **options)
     if "data_seed" in options:
         for fold in range(FOLDS):
-            path = b / f"fold{fold}" / "predictions_test.csv"
-            pd.read_csv(path).iloc[1:].to_csv(path, index=False)
+            drop_test_images(b / f"fold{fold}", 1)
     with pytest.raises(InputError, match=r".*".join(words)):
         write_comparison([a, b], tmp_path)
 
@@ -110,8 +117,7 @@ def test_folds_of_two_splits_have_no_mean(tmp_path):
 
 
 def test_folds_on_other_test_images_have_no_mean(tmp_path):
-    path = write_run(tmp_path, "a") / "fold1" / "predictions_test.csv"
-    pd.read_csv(path).iloc[5:].to_csv(path, index=False)
+    drop_test_images(write_run(tmp_path, "a") / "fold1", 5)
     with pytest.raises(InputError, match=r"different test parts, other images \(295 and 300\)"):
         load_run(tmp_path / "a")
 
@@ -139,7 +145,12 @@ def test_another_truth_of_the_same_images_is_refused(tmp_path):
 @pytest.mark.parametrize("use", [load_run, lambda run: refit(run / "fold0")])
 def test_test_predictions_in_place_of_validation_are_refused(tmp_path, use):
     run = write_run(tmp_path, "a", 1)
-    shutil.copy(run / "fold0" / "predictions_test.csv", run / "fold0" / "predictions_validation.csv")
+    validation, test = (run / "fold0" / f"predictions_{part}.csv" for part in ("validation", "test"))
+    shutil.copy(test, validation)
+    with pytest.raises(InputError, match=r"validation\.csv has 300 images, metrics\.json counts 120"):
+        use(run)
+    metrics = json.loads((run / "fold0" / "metrics.json").read_text())
+    change_json(run / "fold0" / "metrics.json", validation=metrics["test"])
     with pytest.raises(InputError, match=r"300 images and .* patients in its predictions of validation and of test"):
         use(run)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import zlib
 
 import numpy as np
 import pydicom
@@ -48,6 +49,19 @@ def make_dicom(levels, *, preamble=True, **elements):
     return out.getvalue()
 
 
+def make_deflated(more=b""):
+    """A file packed as a whole, with zeros behind its pixels."""
+    whole = make_dicom(RAMP)
+    start = 144 + int.from_bytes(whole[140:144], "little")
+    uid, packed = b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.1.99"
+    meta = bytearray(whole[:start])
+    place = meta.index(uid)
+    meta[place - 2 : place + len(uid) + 1] = len(packed).to_bytes(2, "little") + packed
+    meta[140:144] = (len(meta) - 144).to_bytes(4, "little")
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return bytes(meta) + packer.compress(whole[start:] + more) + packer.flush()
+
+
 RAMP = np.linspace(0, 65535, 64 * 48).astype(np.uint16).reshape(48, 64)
 
 
@@ -75,6 +89,36 @@ def test_without_a_window_the_darkest_and_brightest_pixels_are_one():
     grey = decode_dicom(make_dicom(RAMP // 2 + 100), LIMIT)
     assert (grey.min(), grey.max()) == (0, 255)
     assert (np.diff(grey.ravel().astype(int)) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"WindowCenter": None, "WindowWidth": None},
+        {"WindowWidth": "100"},
+        {"WindowCenter": "100", "WindowWidth": "0"},
+        {"WindowCenter": "nan", "WindowWidth": "100"},
+    ],
+)
+def test_a_window_that_is_none_is_as_without_one(window):
+    assert (decode_dicom(make_dicom(RAMP, **window), LIMIT) == decode_dicom(make_dicom(RAMP), LIMIT)).all()
+
+
+def test_a_file_packed_as_a_whole_is_read():
+    assert (decode_dicom(make_deflated(), LIMIT) == decode_dicom(make_dicom(RAMP), LIMIT)).all()
+
+
+def test_a_compressed_image_larger_than_its_header_is_refused_before_it_is_decoded():
+    inside = io.BytesIO()
+    Image.new("L", (4000, 4000)).save(inside, "JPEG")
+    dataset = pydicom.dcmread(io.BytesIO(make_dicom(RAMP.astype(np.uint8))))
+    dataset.PixelData = pydicom.encaps.encapsulate([inside.getvalue()])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+    out = io.BytesIO()
+    dataset.save_as(out, enforce_file_format=True)
+    with pytest.raises(InputError, match="header says 64 x 48, the image in it 4000 x 4000"):
+        decode_dicom(out.getvalue(), LIMIT)
 
 
 def test_window_rescale_and_inversion_are_applied():
@@ -124,7 +168,11 @@ def test_files_are_known_by_their_content():
         (lambda: make_dicom(RAMP, Rows=60000, Columns=60000), "more pixels than the limit"),
         (lambda: make_dicom(RAMP, Rows=0), "without an image"),
         (lambda: make_dicom(RAMP)[:400], "without an image|cannot be"),
-        (lambda: make_dicom(RAMP)[:-100], "cannot be decoded"),
+        (lambda: make_dicom(RAMP)[:-100], "cannot be decoded: damaged, or of an unusual kind"),
+        (lambda: make_dicom(RAMP, Rows=1, Columns=3072), "over 10 times as long as wide"),
+        (lambda: make_dicom(RAMP, RescaleSlope="nan", RescaleIntercept="0"), "slope or intercept"),
+        (lambda: make_dicom(RAMP, SamplesPerPixel=2), "2 values a pixel"),
+        (lambda: make_deflated(bytes(200_000_000)), "unpacks to more than 10,000,000 pixels"),
         (lambda: make_dicom(RAMP, PhotometricInterpretation="STRANGE"), "STRANGE|cannot be decoded"),
         (lambda: b"\x00" * 128 + b"DICM", "without an image|header"),
         (lambda: b"\x00" * 128 + b"DICM" + bytes(range(256)) * 4, "without an image|header"),

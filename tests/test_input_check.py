@@ -82,10 +82,20 @@ def test_other_pictures_are_told(judge):
     assert blank == [["it is blank"]] * 3
 
 
-def test_a_check_of_other_statistics_is_named(trained, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"statistics": np.array(["mean"])}, "other statistics"),
+        ({"cuts": np.ones(1)}, "three numbers"),
+        ({"cuts": np.array(["a", "b", "c"])}, "input check"),
+        ({"features_mean": np.zeros(3)}, "covariance of features"),
+        ({"statistics_covariance": np.float64(1)}, "covariance of statistics"),
+    ],
+)
+def test_damaged_checks_are_named(trained, tmp_path, changes, words):
     with np.load(trained.folder / "input_check.npz") as file:
-        np.savez(tmp_path / "input_check.npz", **dict(file) | {"statistics": np.array(["mean"])})
-    with pytest.raises(InputError, match="other statistics"):
+        np.savez(tmp_path / "input_check.npz", **dict(file) | changes)
+    with pytest.raises(InputError, match=words):
         load_input_check(tmp_path / "input_check.npz")
 
 

@@ -16,7 +16,7 @@ from cxrkeras.app.openapi import build_document, write_docs
 from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.problems import make_problem
 from cxrkeras.app.report import NOTICE, write_image_report
-from cxrkeras.app.results import describe_answer, describe_problem
+from cxrkeras.app.results import FileTooLarge, describe_answer, describe_problem
 from cxrkeras.data.images import decode_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.overlay import blend_map, paint_layer
@@ -65,7 +65,7 @@ def _decode(upload: FileStorage) -> np.ndarray:
     limits = flask.current_app.config["LIMITS"]
     content = upload.stream.read(limits.file_bytes + 1)
     if len(content) > limits.file_bytes:
-        raise InputError(f"more than the {limits.file_bytes / 2**20:g} MB that a file may have")
+        raise FileTooLarge(f"more than the {limits.file_bytes / 2**20:g} MB that a file may have")
     with flask.current_app.config["DECODERS"]:
         return decode_image(content, limits.pixels)
 
@@ -117,13 +117,13 @@ def explain():
         upload = _read_upload()
         wants_png = flask.request.accept_mimetypes.best_match(["application/json", "image/png"]) == "image/png"
         try:
-            label = check_label(flask.request.form.get("label", ALL))
+            label = check_label(flask.request.form.get("label", ALL)[:40])
             if wants_png and label == ALL:
                 raise InputError("a PNG shows one label: give `label`, or ask for application/json")
             side = _read_side()
             grey = _decode(upload)
         except InputError as error:
-            return make_problem(422, "Unprocessable content", str(error))
+            return make_problem(**describe_problem(error)["problem"])
         answer = predictor.answer(grey, with_maps=True)
         if wants_png:
             image = np.asarray(_shrink(grey, side or PNG_SIDE))
@@ -152,7 +152,7 @@ def report():
         try:
             grey = _decode(upload)
         except InputError as error:
-            return make_problem(422, "Unprocessable content", str(error))
+            return make_problem(**describe_problem(error)["problem"])
         answer = predictor.answer(grey, with_maps=True)
         upload.stream.seek(0)
         digest = hashlib.file_digest(upload.stream, "sha256").hexdigest()

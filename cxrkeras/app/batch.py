@@ -26,7 +26,8 @@ def list_files(paths: list[Path]) -> list[Path]:
         else:
             found.append(path)
     if not any(path.exists() for path in found):
-        raise InputError(f"no files in {', '.join(map(str, paths))}")
+        kind = "files in" if any(path.is_dir() for path in paths) else "file or folder"
+        raise InputError(f"no {kind} {', '.join(map(str, paths))}")
     return found
 
 

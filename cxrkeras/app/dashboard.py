@@ -237,6 +237,13 @@ def _build_layout(facts: Facts, largest_file: int) -> html.Div:
                 role="note",
             ),
             *banner,
+            html.P(
+                "The server does not answer. Keep this page open: it goes on by itself once the server is there again.",
+                id="offline",
+                className="warning",
+                role="alert",
+                hidden=True,
+            ),
             html.Main(
                 [
                     html.Section(

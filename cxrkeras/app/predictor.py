@@ -66,13 +66,15 @@ class Predictor:
 
     def __init__(self, folder: Path):
         if not (folder / MODEL).is_file():
-            raise InputError(f"{folder} has no {MODEL}: serve a fold that was trained, an ensemble has no network")
+            raise InputError(f"{folder} has no {MODEL}: take a fold that was trained, an ensemble has no network")
         config = load_shaped(folder / CONFIG, Config)
         metrics = load_shaped(folder / METRICS, Metrics)
         network = load_network(folder / MODEL)
         self._calibration, thresholds = load_or_fit(folder)
         self._cuts = thresholds.array()
         self._check = load_input_check(folder / INPUT_CHECK)
+        if len(self._check.features.mean) != network.get_layer(LOGITS).input.shape[-1]:
+            raise InputError(f"{folder / INPUT_CHECK} is of another network: train the fold anew")
         self._body, self._forward, self._explain = _build_functions(network)
         part = config["parts"]["training"]
         data = "synthetic phantoms" if config["is_synthetic"] else f"the training part of split {config['split_name']}"
@@ -88,7 +90,7 @@ class Predictor:
             thresholds=thresholds.values,
             rule=thresholds.rule,
             calibration=self._calibration.method,
-            unseen=tuple(label for label, count in part["positives"].items() if not count),
+            unseen=tuple(label for label, count in (part.get("positives") or {}).items() if not count),
             versions=config["versions"],
         )
         self._waiting: Queue = Queue()

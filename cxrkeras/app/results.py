@@ -13,7 +13,11 @@ from cxrkeras.errors import InputError
 if TYPE_CHECKING:  # a missing file should be told before TensorFlow is loaded
     from cxrkeras.app.predictor import Answer
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadsheet would compute
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # how cells begin that a spreadsheet would compute
+
+
+class FileTooLarge(InputError):
+    """A file of more bytes than a server takes."""
 
 
 def describe_answer(answer: Answer, thresholds: dict[str, float | None]) -> dict:
@@ -37,7 +41,9 @@ def describe_answer(answer: Answer, thresholds: dict[str, float | None]) -> dict
 
 def describe_problem(error: InputError) -> dict:
     """What is wrong with one file, as problem details."""
-    return {"problem": {"title": "Not a readable image", "status": 422, "detail": str(error)}}
+    too_large = isinstance(error, FileTooLarge)
+    title, status = ("Too large", 413) if too_large else ("Not a readable image", 422)
+    return {"problem": {"title": title, "status": status, "detail": str(error)}}
 
 
 def tabulate_results(results: Iterable[dict], model: str) -> pd.DataFrame:
@@ -51,8 +57,8 @@ def tabulate_results(results: Iterable[dict], model: str) -> pd.DataFrame:
         if "problem" in result:
             row["problem"] = neutralise(result["problem"]["detail"])
         else:
-            row["warnings"] = "; ".join(result["warnings"])
-            row["found"] = "|".join(one["label"] for one in result["labels"] if one["is_found"])
+            row["warnings"] = neutralise("; ".join(result["warnings"]))
+            row["found"] = neutralise("|".join(one["label"] for one in result["labels"] if one["is_found"]))
             for one in result["labels"]:
                 row[f"prob_{one['label']}"], row[f"threshold_{one['label']}"] = one["probability"], one["threshold"]
         rows.append(row)
@@ -63,4 +69,10 @@ def tabulate_results(results: Iterable[dict], model: str) -> pd.DataFrame:
 
 def neutralise(text: str) -> str:
     """The text of a cell that no spreadsheet computes."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    text = clean(text)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+
+
+def clean(text: str) -> str:
+    """A text of one line, for tables and terminals: what is no printable character becomes a replacement character."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)

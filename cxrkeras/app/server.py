@@ -8,14 +8,15 @@ from io import BytesIO
 
 import flask
 import waitress
+from dash.exceptions import DependencyException
 from waitress.server import BaseWSGIServer
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from cxrkeras.app.api import api
 from cxrkeras.app.dashboard import mount_dashboard
 from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.problems import make_problem
-from cxrkeras.data.images import MAX_PIXELS
+from cxrkeras.data.dicom import MAX_PIXELS
 from cxrkeras.errors import InputError
 
 HEADERS = {
@@ -84,7 +85,10 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flas
 
     @app.errorhandler(HTTPException)
     def explain_problem(error: HTTPException):
-        response = make_problem(error.code, error.name, error.description)
+        detail = error.description
+        if detail == RequestEntityTooLarge.description:
+            detail = f"Over the limits of a request: {limits.request_bytes / 2**20:g} MB and {limits.files} files."
+        response = make_problem(error.code, error.name, detail)
         for name, value in error.get_headers():
             if name in ("Allow", "Retry-After"):
                 response.headers[name] = value
@@ -92,6 +96,10 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flas
 
     @app.errorhandler(Exception)
     def hide_traceback(error: Exception):
+        if isinstance(error, DependencyException):
+            return make_problem(404, "Not Found", "There is no such file of the page.")
+        if flask.request.path.startswith("/_dash-"):
+            return make_problem(400, "Bad Request", "This is not what the page's own script sends.")
         app.logger.error("%s while answering %s", type(error).__name__, flask.request.path)  # no content of the upload
         return make_problem(500, "Internal error", "The server failed to answer; nothing of the upload was kept.")
 
@@ -125,6 +133,8 @@ def make_server(app: flask.Flask, host: str, port: int) -> BaseWSGIServer:
             inbuf_overflow=2 * limits.request_bytes,
             outbuf_overflow=2 * limits.request_bytes,
             clear_untrusted_proxy_headers=True,
+            connection_limit=1000,
+            channel_timeout=30,  # seconds without a byte
         )
     except OSError as error:
         raise InputError(f"port {port} cannot be used ({error.strerror}): give another, as PORT={port + 1}") from None

@@ -7,7 +7,7 @@ import typer
 
 from cxrkeras.cli.shell import Records, Run, Seed, app, console, load_tensorflow, show_count, show_phases
 from cxrkeras.errors import InputError
-from cxrkeras.runs import RUNS_ROOT, find_fold, find_folds, find_records, find_run, write_text
+from cxrkeras.runs import RUNS_ROOT, find_fold, find_folds, find_records, find_run, make_folder, write_text
 from cxrkeras.tables import print_comparison, print_evaluation, print_localisation, print_scores, print_thresholds
 
 
@@ -193,9 +193,13 @@ def predict(
     if not files:
         raise InputError("which images? Give FILES=<files or folders>")
     from cxrkeras.app.batch import answer_files, list_files
-    from cxrkeras.app.results import describe_answer, describe_problem, tabulate_results
+    from cxrkeras.app.results import clean, describe_answer, describe_problem, tabulate_results
 
+    if csv and (csv.is_dir() or not csv.name):
+        raise InputError(f"CSV is a file to write; got the folder {csv}")
     paths, folder = list_files(files), find_fold(run, with_network=True)
+    if csv:
+        make_folder(csv.parent)
     load_tensorflow()
     from cxrkeras.app.predictor import Predictor
 
@@ -208,11 +212,11 @@ def predict(
             if isinstance(answer, InputError):
                 results.append({"name": str(path)} | describe_problem(answer))
                 unread += 1
-                console.print(f"skipped {path}: {answer}")
+                console.print(f"skipped {clean(str(path))}: {answer}")
                 continue
             results.append({"name": str(path)} | describe_answer(answer, facts.thresholds))
             found = ", ".join(f"{label} {answer.probs[label]:.2f}" for label in answer.found)
-            console.print(f"{path}: {found or 'nothing over its threshold'}")
+            console.print(f"{clean(str(path))}: {found or 'nothing over its threshold'}")
             for warning in answer.warnings:
                 console.print(f"  warning: {warning}")
     if csv:
@@ -228,11 +232,11 @@ def predict(
 def serve_app(
     run: Run = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8050,
-    max_file: Annotated[float, typer.Option(min=0.01, help="Megabytes a file.")] = 25,
+    max_file: Annotated[float, typer.Option(min=0.01, max=2000, help="Megabytes a file.")] = 25,
     max_files: Annotated[int, typer.Option(min=1, help="Files a request.")] = 64,
-    max_request: Annotated[float, typer.Option(min=0.01, help="Megabytes a request.")] = 100,
-    max_pixels: Annotated[float, typer.Option(min=0.01, help="Megapixels an image.")] = 80,
-    max_in_flight: Annotated[int, typer.Option(min=1, help="Requests answered at once.")] = 32,
+    max_request: Annotated[float, typer.Option(min=0.01, max=20_000, help="Megabytes a request.")] = 100,
+    max_pixels: Annotated[float, typer.Option(min=0.01, max=1000, help="Megapixels an image.")] = 80,
+    max_in_flight: Annotated[int, typer.Option(min=1, max=256, help="Requests answered at once.")] = 32,
 ) -> None:
     """Open a page on 127.0.0.1 for looking at images with a network; programs use it too, see `/api/v1/docs`.
 

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cxrkeras.data.dicom import decode_dicom, is_dicom
+from cxrkeras.data.dicom import MAX_PIXELS, check_size, decode_dicom, is_dicom
 from cxrkeras.errors import InputError
-
-MAX_PIXELS = 80_000_000  # larger ones are bombs: a few kilobytes that unpack to gigabytes
 
 
 def read_header(content: bytes) -> tuple[str, tuple[int, int]]:
@@ -48,9 +46,7 @@ def _open(content: bytes, use: Callable[[Image.Image], Any], max_pixels: int = M
         raise InputError("the file is empty")
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise InputError(f"{width} x {height}: more pixels than the limit of {max_pixels:,}")
+            check_size(*image.size, max_pixels)
             return use(image)
     except InputError:
         raise

@@ -13,7 +13,7 @@ from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer, load_network
 from cxrkeras.explain.overlay import plot_gradcam
 from cxrkeras.models.classifier import FEATURES
-from cxrkeras.runs import CONFIG, GRADCAM, MODEL, PHANTOM_FILE
+from cxrkeras.runs import CONFIG, GRADCAM, MODEL, PHANTOM_FILE, make_folder
 from cxrkeras.scoring.operating import load_or_fit
 
 NUM_TOP = 4
@@ -92,7 +92,7 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
         digest = hashlib.sha256(content).hexdigest()[:8]  # two files of one name do not overwrite each other
         suffix = f"-{label.replace(' ', '_')}" if label else ""
         out = folder / GRADCAM / f"{path.stem}-{digest}{suffix}.png"
-        out.parent.mkdir(exist_ok=True)
+        make_folder(out.parent)
         figure.savefig(out)
         warnings = []
         if empty := [name for name in chosen if not maps[name].any()]:

@@ -40,7 +40,7 @@ from cxrkeras.scoring.evaluation import (
 )
 from cxrkeras.scoring.intervals import REPLICATES
 from cxrkeras.scoring.operating import load_or_fit
-from cxrkeras.scoring.predictions import Predictions, check_apart, load_predictions
+from cxrkeras.scoring.predictions import Predictions, check_parts, load_predictions
 from cxrkeras.scoring.thresholds import Thresholds
 
 Progress = Callable[[str, int, int], None]
@@ -91,8 +91,7 @@ def load_fold(folder: Path) -> Fold:
             notes.append(f"Without {part} scores: {error}.")
     if not parts:
         raise InputError(" ".join(notes))
-    if len(parts) == 2:
-        check_apart(parts, folder)
+    check_parts(parts, folder)
     fold = Fold(folder, config, metrics, parts, notes=notes)
     try:
         fold.calibration, fold.thresholds = load_or_fit(folder)

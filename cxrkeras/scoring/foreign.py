@@ -87,7 +87,10 @@ def read_foreign(path: Path, label_file: Path) -> Foreign:
 def _check_header(path: Path) -> None:
     """InputError for a header with other separators than commas, or with a name twice, which pandas would change."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file), [])
+        try:
+            header = next(csv.reader(file), [])
+        except csv.Error as error:
+            raise InputError(f"{path} is no table: {error}") from None
     if len(header) == 1 and (found := [name for sign, name in _SEPARATORS.items() if sign in header[0]]):
         raise InputError(f"{path} has {found[0]} between its columns: wanted commas; save it as CSV with commas")
     names = [name.strip() for name in header]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cxrkeras import labels
 from cxrkeras.errors import InputError
-from cxrkeras.runs import predictions_file, write_text
+from cxrkeras.runs import METRICS, Metrics, load_shaped, predictions_file, write_text
 
 
 @dataclass(frozen=True)
@@ -89,20 +89,29 @@ def load_predictions(path: Path) -> Predictions:
 
 
 def load_parts(folder: Path) -> dict[str, Predictions]:
-    """Predictions of a fold's validation and test part. Raises InputError if a patient is in both."""
+    """Predictions of a fold's validation and test part; raises as `check_parts`."""
     parts = {part: load_predictions(folder / predictions_file(part)) for part in ("validation", "test")}
-    check_apart(parts, folder)
+    check_parts(parts, folder)
     return parts
 
 
-def check_apart(parts: dict[str, Predictions], folder: Path) -> None:
-    """InputError if an image or a patient of validation is one of test."""
+def check_parts(parts: dict[str, Predictions], folder: Path) -> None:
+    """InputError unless parts have as many images as the fold's metrics say, and no image or patient is in both."""
+    metrics = load_shaped(folder / METRICS, Metrics)
+    anew = "delete the fold's metrics.json, and the same `make train` scores it anew"
+    for part, predictions in parts.items():
+        if len(predictions.truth) != metrics[part]["images"]:
+            raise InputError(
+                f"{folder / predictions_file(part)} has {len(predictions.truth):,} images, {METRICS} counts "
+                f"{metrics[part]['images']:,}: another file is in its place; {anew}"
+            )
+    if len(parts) < 2:
+        return
     validation, test = parts["validation"], parts["test"]
     images = set(validation.image_ids) & set(test.image_ids)
     patients = set(validation.patient_ids) & set(test.patient_ids) - {""}
     if images or patients:
         raise InputError(
             f"{folder} has {len(images):,} images and {len(patients):,} patients in its predictions of validation and "
-            "of test: one file is in the other's place; delete the fold's metrics.json, and the same `make train` "
-            "scores it anew"
+            f"of test: one file is in the other's place; {anew}"
         )

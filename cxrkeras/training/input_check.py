@@ -106,7 +106,9 @@ class _Distance:
     @classmethod
     def of(cls, fitted, name: str) -> "_Distance":
         covariance = fitted[f"{name}_covariance"]
-        size = len(covariance)
+        size = len(fitted[f"{name}_mean"])
+        if covariance.shape != (size, size) or not np.isfinite(covariance).all():
+            raise ValueError(f"its covariance of {name} is none")
         shrunk = covariance + np.eye(size) * (_SHRINK[name] * np.trace(covariance) / size + 1e-12)
         return cls(fitted[f"{name}_mean"], np.linalg.inv(np.linalg.cholesky(shrunk)).T)
 
@@ -158,9 +160,11 @@ def load_input_check(path: Path) -> InputCheck:
             fitted = dict(file)
         if tuple(fitted["statistics"]) != STATISTICS:
             raise ValueError("it has other statistics than this version")
+        if fitted["cuts"].shape != (len(KINDS),) or not np.isfinite(fitted["cuts"]).all():
+            raise ValueError("its cuts are not three numbers")
         distances = {name: _Distance.of(fitted, name) for name in ("features", "statistics")}
         return InputCheck(**distances, cuts=fitted["cuts"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, np.linalg.LinAlgError) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, np.linalg.LinAlgError) as error:
         raise InputError(f"{path} cannot be read as an input check ({error}): train the fold anew") from None
 
 

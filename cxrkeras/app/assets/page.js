@@ -57,7 +57,7 @@
 
   async function answer(id) {
     const one = find(id);
-    if (!one) return;
+    if (!one) return true;
     one.state = "on its way";
     showResults();
     let content;
@@ -71,17 +71,38 @@
         content = reply.ok ? body.results[0] : { problem: body };
         if (content.picture) content.picture = await unpack(content.picture);
       } catch {
-        content = { problem: { status: 0, detail: "no answer: the server cannot be reached, or the file changed" } };
+        if (await isReadable(files.get(id))) return false; // the server is gone
+        content = { problem: { status: 0, detail: "the file cannot be read any more; was it moved?" } };
       }
     }
     const { name, ...rest } = content;
     Object.assign(one, rest, { state: "done" });
     showResults();
+    return true;
+  }
+
+  async function isReadable(file) {
+    try {
+      await file?.slice(0, 1).arrayBuffer();
+      return Boolean(file);
+    } catch {
+      return false;
+    }
   }
 
   async function work() {
     running += 1;
-    while (queue.length) await answer(queue.shift());
+    while (queue.length) {
+      const id = queue.shift();
+      const isAnswered = await answer(id);
+      $("offline").hidden = isAnswered;
+      if (isAnswered) continue;
+      if (find(id)) {
+        find(id).state = "waiting for the server";
+        queue.unshift(id);
+      }
+      await pause(2000);
+    }
     running -= 1;
   }
 
@@ -116,6 +137,7 @@
 
   function forget(id) {
     const own = pictures.get(id);
+    if (!own) return;
     pictures.delete(id);
     for (const url of [own.picture, ...Object.values(own.maps).map((one) => one.layer)]) URL.revokeObjectURL(url);
   }
@@ -140,6 +162,7 @@
         if (pictures.size > KEPT_PICTURES && old !== view.open && old !== view.beside) forget(old);
       }
     }
+    if (!find(id)) return forget(id); // removed meanwhile
     const shown = {};
     for (const key of [view.open, view.beside]) if (pictures.has(key)) shown[key] = pictures.get(key);
     set("pictures", { data: shown });
@@ -316,9 +339,13 @@
 
   async function saveReport() {
     const one = find(view.open);
-    const reply = await post("/api/v1/reports", files.get(view.open), {});
-    if (reply.ok) save(await reply.blob(), `${stem(one.name)}-report.html`);
-    else $("caption-a").textContent = `no report: ${(await read(reply)).detail}`;
+    try {
+      const reply = await post("/api/v1/reports", files.get(view.open), {});
+      if (!reply.ok) throw new Error((await read(reply)).detail);
+      save(await reply.blob(), `${stem(one.name)}-report.html`);
+    } catch (error) {
+      $("caption-a").textContent = `no report: ${error.message}`;
+    }
   }
 
   // Events.

@@ -89,6 +89,7 @@ def page(driver, address):
     wait(lambda: find(driver, "#files"))
     yield driver
     severe = [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+    severe = [message for message in severe if "beforeunload" not in message]  # the driver leaves without a gesture
     assert severe == []  # the content policy forbids nothing that the page needs, and no script fails
 
 

@@ -62,6 +62,14 @@ def trained(small_experiment, tmp_path_factory):
     return train_fold(small_experiment, root=tmp_path_factory.mktemp("runs"))
 
 
+@pytest.fixture(scope="session")
+def predictor(trained):
+    """The finished fold, loaded for answers."""
+    from cxrkeras.app.predictor import Predictor
+
+    return Predictor(trained.folder)
+
+
 @pytest.fixture
 def run_copy(trained, tmp_path):
     """The finished fold in a folder of its own, for tests that change it."""

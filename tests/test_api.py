@@ -22,11 +22,6 @@ from cxrkeras.records.pipeline import read_images
 from cxrkeras.scoring.operating import load_or_fit
 
 
-@pytest.fixture(scope="module")
-def predictor(trained):
-    return Predictor(trained.folder)
-
-
 @pytest.fixture
 def client(predictor):
     return create_app(predictor).test_client()

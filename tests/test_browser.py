@@ -10,7 +10,6 @@ import pytest
 import waitress
 from PIL import Image
 
-from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.server import create_app, make_server
 from cxrkeras.labels import LABELS
 
@@ -65,8 +64,8 @@ def driver(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(trained):
-    server = make_server(create_app(Predictor(trained.folder)), "127.0.0.1", 0)
+def address(predictor):
+    server = make_server(create_app(predictor), "127.0.0.1", 0)
     assert isinstance(server, waitress.server.BaseWSGIServer)
     threading.Thread(target=server.run, daemon=True).start()
     yield f"http://127.0.0.1:{server.effective_port}/"

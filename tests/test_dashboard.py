@@ -5,7 +5,6 @@ import json
 import pytest
 
 from cxrkeras.app.dashboard import choose_results
-from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.server import Limits, create_app
 
 
@@ -52,8 +51,8 @@ def test_what_is_held_back_is_not_found_by_its_labels():
     assert [one["id"] for one in choose_results(RESULTS, "", "Edema", view)] == [2, 1]
 
 
-def test_the_page_says_what_it_is_and_reaches_no_other_host(trained):
-    client = create_app(Predictor(trained.folder), Limits(file_bytes=5000)).test_client()
+def test_the_page_says_what_it_is_and_reaches_no_other_host(predictor, trained):
+    client = create_app(predictor, Limits(file_bytes=5000)).test_client()
     page = client.get("/")
     assert page.status_code == 200
     assert "://" not in page.text
@@ -70,8 +69,8 @@ def test_the_page_says_what_it_is_and_reaches_no_other_host(trained):
     assert client.post("/_dash-update-component", data=b"\x00", content_type="application/json").status_code < 600
 
 
-def test_callbacks_hold_back_the_result_of_what_is_no_chest(trained):
-    client = create_app(Predictor(trained.folder)).test_client()
+def test_callbacks_hold_back_the_result_of_what_is_no_chest(predictor):
+    client = create_app(predictor).test_client()
     view = {"open": 3, "beside": None, "insisted": [], "sort": "order"}
     rows = call(client, "rows.children", results=RESULTS, view=view, search="", show="all")["rows"]["children"]
     text = json.dumps(rows)

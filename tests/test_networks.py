@@ -12,7 +12,7 @@ from cxrkeras.models.classifier import FEATURES, _add_head, build_classifier
 from cxrkeras.models.registry import NETWORKS, find_network
 from cxrkeras.models.weights import set_prevalence_bias
 
-FAST = ["resnet18", "efficientnetb0", "googlenet", "efficientnetlite0", "mobilenetv3small"]
+FAST = ["resnet18", "googlenet", "efficientnetlite0", "mobilenetv3small"]
 SLOW = [name for name in NETWORKS if name not in FAST]
 
 # Trainable parameters with ImageNet's head of 1000, as torchvision and keras.applications count them.

@@ -167,7 +167,7 @@ def send_hostile(server, images, count):
 
 @pytest.mark.parametrize("count", [150, pytest.param(2000, marks=pytest.mark.slow)])
 def test_hostile_files_never_break_the_server(server, images, count):
-    send_hostile(server, images, 60)  # caches of decoders and drawing fill
+    send_hostile(server, images, max(60, count // 2))  # caches of decoders and drawing fill, and the pools of memory
     before = server.megabytes
     send_hostile(server, images, count)
     assert server.megabytes < before + 60

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -262,6 +263,17 @@ def test_folds_that_cannot_be_served_say_why(run_copy):
     (run_copy / "model.keras").unlink()
     with pytest.raises(InputError, match=r"no model\.keras"):
         Predictor(run_copy)
+
+
+def test_what_is_no_file_is_named_and_a_pipe_is_not_waited_for(predictor, tmp_path, image):
+    (tmp_path / "a.png").write_bytes(image)
+    os.mkfifo(tmp_path / "pipe.png")
+    files = list_files([tmp_path / "a.png", tmp_path / "pipe.png", tmp_path / "gone.png"])
+    answers = [answer for _, answer in answer_files(predictor, files)]
+    assert answers[0].probs
+    assert [str(answer) for answer in answers[1:]] == ["no such file"] * 2
+    with pytest.raises(InputError, match="no file or folder"):
+        list_files([tmp_path / "gone.png"])
 
 
 def test_cells_that_a_spreadsheet_would_compute_are_neutralised(predictor, tmp_path, image):

@@ -16,14 +16,12 @@ from cxrkeras.app.openapi import build_document, write_docs
 from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.problems import make_problem
 from cxrkeras.app.report import NOTICE, write_image_report
-from cxrkeras.app.results import FileTooLarge, describe_answer, describe_problem
+from cxrkeras.app.results import LARGEST_PICTURE, PNG_SIDE, FileTooLarge, describe_answer, describe_problem
 from cxrkeras.data.images import decode_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.overlay import blend_map, paint_layer
 from cxrkeras.explain.sheet import ALL, check_label
 
-LARGEST_PICTURE = 2048
-PNG_SIDE = 512  # of the PNG of a heat map over its image, unless another is asked for
 api = flask.Blueprint("api", __name__)
 
 

@@ -37,6 +37,8 @@ def answer_files(
     """Answers in the order of the files; an InputError in place of one that cannot be read."""
 
     def work(path: Path) -> Answer | InputError:
+        if not path.is_file():  # a pipe would be waited for without end
+            return InputError("no such file")
         try:
             return predictor.answer(decode_image(path.read_bytes()))
         except InputError as error:

@@ -1,15 +1,16 @@
 """The OpenAPI document of the interface, and the page made of it."""
 
 from cxrkeras import labels
+from cxrkeras.app.results import LARGEST_PICTURE, PNG_SIDE
 from cxrkeras.reports.page import Page, Section, Table, render_page
 
 _PICTURE = {
     "type": "integer",
     "minimum": 0,
-    "maximum": 2048,
+    "maximum": LARGEST_PICTURE,
     "default": 0,
     "description": "longest side in pixels of a grey PNG of the image beside its result, as browsers show no DICOM; "
-    "where a PNG is asked for, its own longest side, by default 512",
+    f"where a PNG is asked for, its own longest side, by default {PNG_SIDE}",
 }
 _EXAMPLES = {
     "/api/v1/predictions": "curl -F file=@a.png -F file=@b.dcm {host}api/v1/predictions",

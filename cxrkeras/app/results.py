@@ -13,6 +13,8 @@ from cxrkeras.errors import InputError
 if TYPE_CHECKING:  # a missing file should be told before TensorFlow is loaded
     from cxrkeras.app.predictor import Answer
 
+LARGEST_PICTURE = 2048  # pixels of the longer side of an image beside its result
+PNG_SIDE = 512  # of the PNG of a heat map over its image, unless another is asked for
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # how cells begin that a spreadsheet would compute
 
 

@@ -98,9 +98,9 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flas
     def hide_traceback(error: Exception):
         if isinstance(error, DependencyException):
             return make_problem(404, "Not Found", "There is no such file of the page.")
+        app.logger.error("%s while answering %s", type(error).__name__, flask.request.path)  # no content of the upload
         if flask.request.path.startswith("/_dash-"):
             return make_problem(400, "Bad Request", "This is not what the page's own script sends.")
-        app.logger.error("%s while answering %s", type(error).__name__, flask.request.path)  # no content of the upload
         return make_problem(500, "Internal error", "The server failed to answer; nothing of the upload was kept.")
 
     @app.after_request

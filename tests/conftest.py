@@ -10,15 +10,33 @@ from cxrkeras.config import load_experiment
 from cxrkeras.data.phantom import write_phantoms
 from cxrkeras.data.release import read_release
 
-NIH_SAMPLE = Path(__file__).parents[2] / "shared" / "nih-sample"
+TEST_DATA = "CXRKERAS_TEST_DATA"  # environment variable: a folder of real images that the repository does not hold
+
+
+def find_test_data(name: str) -> Path:
+    """A folder of that name under the test data; the test is skipped where there is none."""
+    folder = Path(os.environ.get(TEST_DATA, "nowhere")) / name
+    if not folder.is_dir():
+        pytest.skip(f"no {name} in the folder that {TEST_DATA} names")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def nih_sample():
-    """A few hundred images of the real release, where someone has put them beside the repository."""
-    if not NIH_SAMPLE.is_dir():
-        pytest.skip("no NIH sample beside the repository")
-    return NIH_SAMPLE
+    """A few hundred images of the real release."""
+    return find_test_data("nih-sample")
+
+
+@pytest.fixture(scope="session")
+def cases():
+    """Small files that broke something once."""
+    return find_test_data("cases")
+
+
+@pytest.fixture(scope="session")
+def dicom_real():
+    """Real chest radiographs as DICOM."""
+    return find_test_data("dicom-real")
 
 
 @pytest.fixture(scope="session")

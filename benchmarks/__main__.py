@@ -17,8 +17,9 @@ from benchmarks import scale
 from benchmarks.conversion import measure_conversion
 from benchmarks.reading import measure_reading, measure_waiting
 from benchmarks.table import Tables
+from cxrkeras.data.dataset import Release
 from cxrkeras.data.phantom import write_phantoms
-from cxrkeras.data.release import Release, read_release
+from cxrkeras.data.release import read_release
 
 MAX_IMAGES = 300
 DRAWN = 1200

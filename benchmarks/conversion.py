@@ -11,8 +11,8 @@ from PIL import Image
 
 from benchmarks.pytorch import import_torchvision
 from benchmarks.table import Tables, time_in_turn, with_ratios
+from cxrkeras.data.dataset import Release
 from cxrkeras.data.images import load_image
-from cxrkeras.data.release import Release
 from cxrkeras.records.write import write_records
 
 SIZE = 224

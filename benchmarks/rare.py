@@ -13,8 +13,9 @@ import pandas as pd
 
 from benchmarks.table import Tables
 from cxrkeras.config import Experiment, load_experiment
+from cxrkeras.data.dataset import Release
 from cxrkeras.data.phantom import write_phantoms
-from cxrkeras.data.release import Release, read_release
+from cxrkeras.data.release import read_release
 from cxrkeras.labels import FINDINGS
 from cxrkeras.runs import predictions_file
 from cxrkeras.training.crossval import in_process

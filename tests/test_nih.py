@@ -12,8 +12,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from PIL import Image
 
+from cxrkeras.data.dataset import digest_lines
 from cxrkeras.data.nih import ARCHIVES, Source, fetch_release, parse_parts, unpack_archive
-from cxrkeras.data.release import digest_lines, read_release
+from cxrkeras.data.release import read_release
 from cxrkeras.errors import InputError
 
 HEADER = (

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cxrkeras import labels
+from cxrkeras.data.dataset import Release
 from cxrkeras.data.images import load_image
-from cxrkeras.data.release import Release
 from cxrkeras.errors import InputError
 
 COLUMNS = 6

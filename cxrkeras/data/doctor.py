@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras import labels
+from cxrkeras.data.dataset import Release
 from cxrkeras.data.images import decode_image, read_header
-from cxrkeras.data.release import LABEL_FILES, OFFICIAL_SPLIT, Release, survey_release
+from cxrkeras.data.nih_tables import LABEL_FILES, OFFICIAL_SPLIT
+from cxrkeras.data.release import survey_release
 from cxrkeras.errors import InputError
 
 RELEASE_IMAGES = 112_120

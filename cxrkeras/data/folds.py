@@ -1,36 +1,75 @@
-"""Cuts by patient: folds for cross-validation, and a test part where a release has none."""
+"""Splits by patient: folds for cross-validation, and a test set where a data set has none."""
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 
+from cxrkeras.data.identity import draw_shares
 from cxrkeras.errors import InputError
 
 TEST_SHARE = 0.2
+# How patients are assigned: each by a hash of its own id, so that nobody moves when the data grow, or shuffled, so
+# that the parts are as equal as can be.
+HASHED, GROUPED = SPLIT_RULES = ("hashed", "grouped")
 
 
-def assign_folds(patient_ids: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
+def check_split_rule(rule: str) -> None:
+    if rule not in SPLIT_RULES:
+        raise InputError(f"the split rule is {' or '.join(SPLIT_RULES)}; got {rule!r}")
+
+
+def assign_folds(
+    patient_ids: np.ndarray, num_folds: int, seed: int, *, rule: str = GROUPED, namespace: str = ""
+) -> np.ndarray:
     """Give every image the fold of its patient; int64 (N,) of 0 to num_folds - 1.
 
-    Patients are shuffled by the seed and folds have as equal a number of them as can be (GroupKFold of
-    scikit-learn). Raises InputError with fewer patients than folds, or fewer than two folds.
+    grouped: patients are shuffled by the seed and folds have as equal a number of them as can be (GroupKFold of
+    scikit-learn); hashed: the fold of a patient depends on its id, the namespace, the seed and the number of folds
+    alone, but where a fold would be empty the patient nearest to it goes there. Raises InputError with fewer patients
+    than folds, or fewer than two folds.
     """
-    num_patients = len(np.unique(patient_ids))
-    if not 2 <= num_folds <= num_patients:
-        raise InputError(f"FOLDS must be 2 to the {num_patients} patients of the training part; got {num_folds}")
+    patients, of_image = np.unique(patient_ids, return_inverse=True)
+    if not 2 <= num_folds <= len(patients):
+        raise InputError(f"the folds must be 2 to the {len(patients)} patients outside the test set; got {num_folds}")
+    if rule == HASHED:
+        shares = draw_shares(namespace, map(str, patients), seed, "fold")
+        return _fill_empty(shares, num_folds)[of_image]
     folds = np.empty(len(patient_ids), np.int64)
-    cut = GroupKFold(num_folds, shuffle=True, random_state=seed)
-    for fold, (_, held_out) in enumerate(cut.split(patient_ids, groups=patient_ids)):
+    splitter = GroupKFold(num_folds, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(splitter.split(patient_ids, groups=patient_ids)):
         folds[held_out] = fold
     return folds
 
 
-def cut_test_part(patient_ids: np.ndarray, seed: int) -> np.ndarray:
-    """Choose a fifth of the patients for testing; bool (N,), true for their images."""
-    if len(np.unique(patient_ids)) < 2:
-        raise InputError("a test part needs images of at least two patients")
-    cut = GroupShuffleSplit(1, test_size=TEST_SHARE, random_state=seed)
-    _, test = next(cut.split(patient_ids, groups=patient_ids))
+def _fill_empty(shares: np.ndarray, num_folds: int) -> np.ndarray:
+    """Folds of patients with shares (P,) from 0 to 1: equal intervals, none without a patient."""
+    folds = np.minimum((shares * num_folds).astype(np.int64), num_folds - 1)
+    for empty in np.setdiff1d(np.arange(num_folds), folds):
+        distance = np.abs(shares - (empty + 0.5) / num_folds)
+        distance[np.bincount(folds, minlength=num_folds)[folds] == 1] = np.inf  # it would leave its own fold empty
+        folds[distance.argmin()] = empty
+    return folds
+
+
+def choose_test_set(patient_ids: np.ndarray, namespace: str, rule: str, seed: int) -> np.ndarray:
+    """Choose a fifth of the patients for testing, by one of SPLIT_RULES; bool (N,), true for their images.
+
+    By the hash of each patient, the share is a fifth only about; if a side would be empty, the patient nearest to the
+    border goes there.
+    """
+    patients, of_image = np.unique(patient_ids, return_inverse=True)
+    if len(patients) < 2:
+        raise InputError("a test set needs images of at least two patients")
+    if rule == HASHED:
+        shares = draw_shares(namespace, map(str, patients), seed, "test")
+        is_test = shares < TEST_SHARE
+        if not is_test.any():
+            is_test[shares.argmin()] = True
+        elif is_test.all():
+            is_test[shares.argmax()] = False
+        return is_test[of_image]
+    splitter = GroupShuffleSplit(1, test_size=TEST_SHARE, random_state=seed)
+    _, test = next(splitter.split(patient_ids, groups=patient_ids))
     is_test = np.zeros(len(patient_ids), bool)
     is_test[test] = True
     return is_test
@@ -43,5 +82,5 @@ def check_patients(table: pd.DataFrame) -> None:
     if len(shared):
         raise InputError(
             f"{len(shared)} patients are on two sides of a split (first: {shared[0]}): every score would be too good; "
-            "mend the split lists so that all images of a patient are in one of them"
+            "fix the split lists so that all images of a patient are in one of them"
         )

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from cxrkeras.data.dataset import digest_lines
 from cxrkeras.data.download import download_file
-from cxrkeras.data.release import BOX_LIST, LABEL_FILES, OFFICIAL_LISTS, TEST_LIST, TRAIN_VAL_LIST, digest_lines
+from cxrkeras.data.nih_tables import BOX_LIST, LABEL_FILES, OFFICIAL_LISTS, TEST_LIST, TRAIN_VAL_LIST
 from cxrkeras.errors import InputError
 from cxrkeras.runs import load_json, write_json
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras import labels
-from cxrkeras.data.release import BOX_FRAME, BOX_LIST, BOX_SPELLING, LABEL_FILES, TEST_LIST, TRAIN_VAL_LIST
+from cxrkeras.data.nih_tables import BOX_FRAME, BOX_LIST, BOX_SPELLING, LABEL_FILES, TEST_LIST, TRAIN_VAL_LIST
 from cxrkeras.data.signs import draw_file
 from cxrkeras.errors import InputError
 from cxrkeras.runs import PHANTOM_FILE, load_json, write_json

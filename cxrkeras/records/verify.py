@@ -9,8 +9,8 @@ import pandas as pd
 import tensorflow as tf
 
 from cxrkeras import labels
+from cxrkeras.data.dataset import Release
 from cxrkeras.data.folds import check_patients
-from cxrkeras.data.release import Release
 from cxrkeras.errors import InputError
 from cxrkeras.records.manifest import Manifest, Shard, load_index, load_manifest, read_table
 from cxrkeras.records.schema import parse_examples

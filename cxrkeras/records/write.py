@@ -16,9 +16,9 @@ import pandas as pd
 import tensorflow as tf
 
 from cxrkeras import labels
+from cxrkeras.data.dataset import DETAILS, Release
 from cxrkeras.data.folds import assign_folds, check_patients
 from cxrkeras.data.images import load_image
-from cxrkeras.data.release import DETAILS, Release
 from cxrkeras.errors import InputError
 from cxrkeras.records.manifest import (
     NO_FOLD,

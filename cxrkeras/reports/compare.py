@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras import labels
-from cxrkeras.data.release import OFFICIAL_SPLIT
+from cxrkeras.data.nih_tables import OFFICIAL_SPLIT
 from cxrkeras.errors import InputError
 from cxrkeras.reports import figures
 from cxrkeras.reports.figures import spell

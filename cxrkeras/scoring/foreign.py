@@ -10,7 +10,9 @@ import pandas as pd
 from scipy.special import logit
 
 from cxrkeras import labels
-from cxrkeras.data.release import OFFICIAL_LISTS, OFFICIAL_SPLIT, TEST_LIST, TRAIN_VAL_LIST, digest_lines, read_labels
+from cxrkeras.data.dataset import digest_lines
+from cxrkeras.data.nih_tables import OFFICIAL_LISTS, OFFICIAL_SPLIT, TEST_LIST, TRAIN_VAL_LIST
+from cxrkeras.data.release import read_labels
 from cxrkeras.errors import InputError
 from cxrkeras.scoring.predictions import Predictions
 

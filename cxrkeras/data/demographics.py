@@ -1,0 +1,83 @@
+"""Age, sex and view of an image in the words that data sets use for them."""
+
+import re
+
+import pandas as pd
+
+OLDEST = 120  # years; the NIH release has ages of up to 414
+SEXES = ("F", "M", "other")
+VIEWS = ("PA", "AP", "lateral", "other")
+_UNKNOWN = {"", "nan", "na", "n/a", "none", "null", "unknown", "unk", "u", "-", "?", "not known", "not given"}
+_SEX_WORDS = {
+    "F": ("f", "female", "woman", "girl"),
+    "M": ("m", "male", "man", "boy"),
+    "other": ("o", "other", "x", "diverse", "intersex", "nonbinary", "non-binary"),
+}
+_VIEW_WORDS = {
+    "PA": ("pa", "posteroanterior", "posterioranterior"),
+    "AP": ("ap", "anteroposterior", "anteriorposterior"),
+    "lateral": ("l", "lat", "lateral", "ll", "rl", "leftlateral", "rightlateral", "lateralleft", "lateralright"),
+    "other": ("other", "oblique", "leftoblique", "rightoblique", "lao", "rao", "lpo", "rpo", "lordotic", "decubitus"),
+}
+# Words that say how an image was taken, not from where.
+_BESIDE_VIEW = {
+    "view", "projection", "position", "image", "film", "chest", "cxr", "xray", "x", "ray", "frontal", "erect",
+    "upright", "standing", "sitting", "semi", "semierect", "supine", "horizontal", "portable", "mobile", "bedside",
+}  # fmt: skip
+_UNITS_PER_YEAR = {"y": 1.0, "m": 12.0, "w": 52.18, "d": 365.25}
+_AGE = re.compile(
+    r"(\d+(?:[.,]\d+)?)\s*(?:(y)(?:rs?|ears?|o|\.o\.?|/o)?|(m)(?:o|os|ths?|onths?)?|(w)(?:ks?|eeks?)?|(d)(?:ays?)?)?"
+    r"(?:\s*old)?\.?"
+)
+
+
+def parse_sexes(texts: pd.Series) -> tuple[pd.Series, list[str]]:
+    """`F`, `M`, `other` or blank for each text, and notes that name and count what was not understood."""
+    return _parse_each(texts, "sex", _parse_sex, "")
+
+
+def parse_views(texts: pd.Series) -> tuple[pd.Series, list[str]]:
+    """`PA`, `AP`, `lateral`, `other` or blank for each text, and notes; frontal without PA or AP is `other`."""
+    return _parse_each(texts, "view", _parse_view, "")
+
+
+def parse_ages(texts: pd.Series) -> tuple[pd.Series, list[str]]:
+    """Ages in years from `58`, `058Y`, `45 years`, `011M` or `3 weeks`, and notes; NaN for others and over 120."""
+    ages, notes = _parse_each(texts, "age", _parse_age, float("nan"))
+    ages = ages.astype(float)
+    if too_old := int((ages > OLDEST).sum()):
+        notes.append(f"age: {too_old:,} over {OLDEST} years left blank (the largest is {ages.max():g})")
+    return ages.where(ages <= OLDEST), notes
+
+
+def _parse_each(texts: pd.Series, name: str, parse, unknown) -> tuple[pd.Series, list[str]]:
+    """Parse each distinct text; what `parse` gives None for becomes `unknown` and is named."""
+    texts = texts.str.strip()
+    parsed = {text: unknown if text.casefold() in _UNKNOWN else parse(text.casefold()) for text in texts.unique()}
+    strange = texts[texts.map(lambda text: parsed[text] is None).astype(bool)].value_counts()
+    notes = []
+    if len(strange):
+        shown = ", ".join(f"{text!r} ({count:,})" for text, count in strange.head(5).items())
+        more = f" and {len(strange) - 5:,} others" if len(strange) > 5 else ""
+        notes.append(f"{name}: {int(strange.sum()):,} values are not understood and left blank: {shown}{more}")
+    return texts.map({text: unknown if value is None else value for text, value in parsed.items()}), notes
+
+
+def _parse_sex(text: str) -> str | None:
+    return next((sex for sex, words in _SEX_WORDS.items() if text.rstrip(".") in words), None)
+
+
+def _parse_view(text: str) -> str | None:
+    words = re.findall(r"[^\W\d_]+", text)
+    joined = "".join(word for word in words if word not in _BESIDE_VIEW)
+    if not joined and "frontal" in words:
+        return "other"
+    return next((view for view, names in _VIEW_WORDS.items() if joined in names), None)
+
+
+def _parse_age(text: str) -> float | None:
+    match = _AGE.fullmatch(text)
+    if not match:
+        return None
+    unit = next(filter(None, match.groups()[1:]), "y")
+    return float(match[1].replace(",", ".")) / _UNITS_PER_YEAR[unit]

@@ -1,0 +1,77 @@
+"""Who is who: patients compared whatever the spelling of their ids, and known by salted hashes."""
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+
+NIH = "nih"  # the namespace of all sets that are made of NIH images
+ROUNDS = 2000  # of PBKDF2: 30,000 patients take 16 s on one core
+HASH_BYTES = 16
+_NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
+_UNKNOWN = {"nan", "na", "n/a", "none", "null", "unknown", "unk", "anonymous", "anon", "-", "?"}
+
+
+def normalise_id(text: str) -> str:
+    """An id as ids are compared: Unicode NFC, single blanks, no case, numbers without leading zeros or `.0`.
+
+    `7`, `007` and `7.0` are one, and so are `AB7` and ` ab7`.
+    """
+    text = " ".join(unicodedata.normalize("NFC", text).split()).casefold()
+    number = _NUMBER.fullmatch(text)
+    return number[1] if number else text
+
+
+def unify_patients(patient_ids: pd.Series) -> tuple[pd.Series, list[str]]:
+    """Give each patient one spelling, the first that occurs; and notes on what was several ways to write one.
+
+    Many images of one patient whose name says that it is not known are noted with their number.
+    """
+    stripped = patient_ids.str.strip()
+    spellings = pd.DataFrame({"given": stripped.unique()})
+    spellings["key"] = spellings["given"].map(normalise_id)
+    first = spellings.groupby("key", sort=False)["given"].transform("first")
+    unified = stripped.map(dict(zip(spellings["given"], first, strict=True)))
+    notes = []
+    several = spellings.groupby("key", sort=False)["given"].agg(list)
+    several = several[several.map(len) > 1]
+    if len(several):
+        shown = " and ".join(map(repr, several.iloc[0][:3]))
+        notes.append(f"{len(several):,} patients are written in more than one way and taken as one (first: {shown})")
+    for key, given in zip(spellings["key"], spellings["given"], strict=True):
+        count = int((unified == given).sum()) if key in _UNKNOWN else 0
+        if count > 1:
+            notes.append(
+                f"{count:,} images have the patient {given!r} and are taken as one person: if these are unknown "
+                "patients, give each of them a name of its own"
+            )
+    return unified, notes
+
+
+def hash_patients(namespace: str, patient_ids: Iterable[str], salt: bytes, rounds: int = ROUNDS) -> np.ndarray:
+    """Salted hashes of patients, bytes (N,) of 16 each: PBKDF2 with SHA-256 (RFC 8018) of `<namespace>:<id>`.
+
+    Spellings of one patient have one hash. They are pseudonyms, not anonymous: whoever has a list of ids can test which
+    of them are among the hashes.
+    """
+
+    def derive(patient: str) -> bytes:
+        text = f"{namespace}:{normalise_id(patient)}".encode("utf-8", "surrogatepass")
+        return hashlib.pbkdf2_hmac("sha256", text, salt, rounds, HASH_BYTES)
+
+    patients = list(patient_ids)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the derivation lets go of Python's lock
+        hashes = list(pool.map(derive, patients, chunksize=64))
+    return np.frombuffer(b"".join(hashes), f"V{HASH_BYTES}")
+
+
+def draw_shares(namespace: str, patient_ids: Iterable[str], seed: int, purpose: str) -> np.ndarray:
+    """A number from 0 to 1 for each patient, float64 (N,), that depends on patient, seed and purpose alone."""
+    texts = (f"{purpose}:{seed}:{namespace}:{normalise_id(patient)}" for patient in patient_ids)
+    digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+    return np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])

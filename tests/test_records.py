@@ -15,14 +15,16 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from cxrkeras.data.identity import hash_patients
 from cxrkeras.data.images import load_image
 from cxrkeras.data.release import read_release
 from cxrkeras.errors import InputError
 from cxrkeras.labels import LABELS
 from cxrkeras.records import write as write_module
-from cxrkeras.records.manifest import load_index, load_manifest
+from cxrkeras.records.manifest import load_index, load_manifest, load_patient_hashes, save_content
 from cxrkeras.records.schema import encode_example, parse_examples
-from cxrkeras.records.write import write_records
+from cxrkeras.records.verify import verify_records
+from cxrkeras.records.write import assign_shards, write_records
 
 
 def contents(folder):
@@ -294,3 +296,114 @@ def test_real_images(nih_sample, tmp_path):
     assert len(summary.skipped) == 0
     sizes = sum(path.stat().st_size for path in (tmp_path / "nih").glob("*.tfrecord"))
     assert sizes / 921 < 64 * 64 + 200
+
+
+@pytest.fixture
+def doubled(phantom_folder, tmp_path):
+    """200 phantoms, of which a training image of two folds, and one of test, stand for other patients' too."""
+    folder = shutil.copytree(phantom_folder, tmp_path / "doubled")
+    table = read_release(folder).table
+    train = table[table["split"] == "train_val"].groupby("patient_id").head(1)["image_id"].tolist()
+    test = table[table["split"] == "test"].groupby("patient_id").head(1)["image_id"].tolist()
+    grey = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    for names, picture in ((train[:9], grey), ((train[9], test[0]), grey.T), ((train[10], test[1]), grey * 0 + 7)):
+        for name in names:
+            Image.fromarray(picture).save(folder / "images" / name)
+    return folder, train, test
+
+
+def test_the_same_picture_under_two_patients_on_two_sides_is_an_error_or_dropped(doubled, tmp_path):
+    folder, train, test = doubled
+    release, out = read_release(folder), tmp_path / "records"
+    with pytest.raises(InputError) as caught:
+        write_records(release, out, size=32)
+    assert "pictures are under two patients on two sides" in str(caught.value)
+    assert "DUPLICATES=drop" in str(caught.value)
+    assert f"the same picture as {test[0]} of patient" in str(caught.value)
+    assert not (out / "manifest.json").exists()
+    # The same folder with the other policy, killed once while it writes a shard again.
+    calls = []
+
+    def stop(done, total):
+        calls.append(total)
+        if total < 200 and done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_records(release, out, size=32, duplicates="drop", progress=stop)
+    summary = write_records(release, out, size=32, duplicates="drop")
+    index, manifest = load_index(out), load_manifest(out)
+    verify_records(out, release=release)
+    kept = index[index["image_id"].isin(train[:9])]
+    assert kept["fold"].nunique() == 1  # where there is no test image the lowest fold keeps its own
+    assert (
+        kept["fold"].iloc[0]
+        == assign_shards(release, 5, 0, "hashed").set_index("image_id").loc[train[:9], "fold"].min()
+    )
+    assert test[0] in set(index["image_id"])
+    assert train[9] not in set(index["image_id"])
+    assert {train[10], test[1]} <= set(index["image_id"])  # a constant image is nobody's
+    dropped = pd.read_csv(out / "skipped.csv")
+    assert len(dropped) == manifest.num_dropped == summary.num_dropped == 200 - len(index)
+    assert dropped.set_index("image_id").loc[train[9], "reason"].startswith(f"the same picture as {test[0]} of patient")
+    whole = write_records(release, tmp_path / "whole", size=32, duplicates="drop")
+    assert whole.num_images == summary.num_images
+    assert contents(tmp_path / "whole") == contents(out)
+
+
+def test_the_same_picture_on_one_side_or_of_one_patient_is_no_error(phantom_folder, tmp_path):
+    folder = shutil.copytree(phantom_folder, tmp_path / "data")
+    table = read_release(folder).table
+    test = table[table["split"] == "test"].groupby("patient_id").head(1)["path"].tolist()
+    again = table[table.duplicated("patient_id", keep=False) & (table["split"] == "train_val")].sort_values(
+        "patient_id"
+    )
+    for source, target in (test[:2], again["path"].tolist()[:2]):
+        shutil.copy(source, target)
+    assert write_records(read_release(folder), tmp_path / "records", size=32).num_images == 200
+
+
+def test_hashed_patients_and_folds_are_kept_with_the_records(release, records):
+    manifest, index = load_manifest(records), load_index(records)
+    assert (manifest.fold_rule, manifest.namespace) == ("hashed", release.namespace)
+    assert release.namespace.startswith("phantoms-")
+    hashes = load_patient_hashes(records)
+    assert set(hashes.index) == set(index["patient_id"])
+    salt = bytes.fromhex(manifest.patient_salt)
+    for patient in index["patient_id"].unique()[:3]:
+        (expected,) = hash_patients(manifest.namespace, [patient], salt, manifest.patient_rounds)
+        assert hashes[patient] == expected.tobytes().hex()
+    assert "0000" not in manifest.patient_salt[:4]
+
+
+def test_grouped_folds_can_be_asked_for_and_have_equal_numbers(release, tmp_path):
+    write_records(release, tmp_path / "grouped", size=32, split_rule="grouped")
+    assert load_manifest(tmp_path / "grouped").fold_rule == "grouped"
+    index = load_index(tmp_path / "grouped")
+    per_fold = index[index["fold"] >= 0].groupby("fold")["patient_id"].nunique()
+    assert per_fold.max() - per_fold.min() <= 1
+    with pytest.raises(InputError, match="fold_rule is 'grouped' there and 'hashed' now"):
+        write_records(release, tmp_path / "grouped", size=32)
+
+
+def test_a_manifest_from_before_there_were_hashes_is_read(records, tmp_path):
+    folder = shutil.copytree(records, tmp_path / "old")
+    manifest = load_manifest(folder)
+    content = manifest.model_dump(exclude={"fold_rule", "namespace", "patient_salt", "patient_rounds", "num_dropped"})
+    save_content(folder, content)
+    old = load_manifest(folder)
+    assert (old.fold_rule, old.namespace, old.patient_salt) == ("grouped", "", "")
+
+
+@pytest.mark.parametrize("name", ["nan", "NA", "null", "7.0", "007"])
+def test_patients_with_odd_names_survive_the_tables_of_records(tmp_path, name):
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(8):
+        Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(tmp_path / f"{k}.png")
+        rows.append((f"{k}.png", name if k < 2 else f"p{k}", "Mass", "train_val" if k < 6 else "test"))
+    pd.DataFrame(rows, columns=["image", "patient", "labels", "split"]).to_csv(tmp_path / "mine.csv", index=False)
+    write_records(read_release(tmp_path), tmp_path / "records", size=16, num_folds=2)
+    verify_records(tmp_path / "records")
+    assert load_index(tmp_path / "records").set_index("image_id").loc["0.png", "patient_id"] == name
+    assert name in load_patient_hashes(tmp_path / "records").index

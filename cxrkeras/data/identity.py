@@ -70,6 +70,11 @@ def hash_patients(namespace: str, patient_ids: Iterable[str], salt: bytes, round
     return np.frombuffer(b"".join(hashes), f"V{HASH_BYTES}")
 
 
+def choose_salt(namespace: str, fingerprint: str) -> bytes:
+    """The salt of a data set's patients, 16 bytes: other data have another one, whatever the size of the records."""
+    return hashlib.sha256(f"salt:{namespace}:{fingerprint}".encode()).digest()[:HASH_BYTES]
+
+
 def draw_shares(namespace: str, patient_ids: Iterable[str], seed: int, purpose: str) -> np.ndarray:
     """A number from 0 to 1 for each patient, float64 (N,), that depends on patient, seed and purpose alone."""
     texts = (f"{purpose}:{seed}:{namespace}:{normalise_id(patient)}" for patient in patient_ids)

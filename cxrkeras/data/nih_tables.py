@@ -160,10 +160,11 @@ def read_list(path: Path, listed: set[str], notes: list[str]) -> list[str]:
     lower = {name.lower(): name for name in listed}
     names, changed = [], []
     for line in lines:
-        word = re.split(r"[\s,;]", line, maxsplit=1)[0].strip("\"'")
-        name = word.replace("\\", "/").rpartition("/")[2]
-        if name not in listed:
-            name = lower.get(name.lower()) or endings.get(name, name)
+        name = line
+        if name not in listed:  # names of images may have blanks
+            word = re.split(r"[\s,;]", line, maxsplit=1)[0].strip("\"'")
+            name = word.replace("\\", "/").rpartition("/")[2]
+            name = name if name in listed else lower.get(name.lower()) or endings.get(name, name)
         names.append(name)
         if name != line:
             changed.append((line, name))

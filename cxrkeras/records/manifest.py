@@ -9,12 +9,13 @@ import pandas as pd
 import pydantic
 
 from cxrkeras import labels
+from cxrkeras.data.dataset import TEST, TRAIN_VAL  # noqa: F401
+from cxrkeras.data.folds import GROUPED
 from cxrkeras.errors import InputError
-from cxrkeras.runs import BOXES, INDEX, MANIFEST, write_json
+from cxrkeras.runs import BOXES, INDEX, MANIFEST, PATIENTS, write_json
 
 SCHEMA_VERSION = 1
-TRAIN_VAL, TEST = "train_val", "test"
-NO_FOLD = -1  # of images of the test part
+NO_FOLD = -1  # of images of the test set
 
 
 class Shard(pydantic.BaseModel, frozen=True):
@@ -35,18 +36,27 @@ class Manifest(pydantic.BaseModel, frozen=True):
     list_checksums: dict[str, str]
     num_folds: int
     fold_seed: int
+    fold_rule: str = GROUPED  # one of SPLIT_RULES
     label_file: str
     is_synthetic: bool
     source: str
     fingerprint: str
+    namespace: str = ""  # whose patients these are; with the next two blank in records written before there was one
+    patient_salt: str = ""  # of the hashes in patients.csv, hex
+    patient_rounds: int = 0
     num_listed: int  # rows of the label file, whether or not their images were on disk
-    num_skipped: int
-    table_checksums: dict[str, str]  # SHA-256 of index.csv, boxes.csv and skipped.csv
+    num_skipped: int  # images that could not be read
+    num_dropped: int = 0  # images that another patient has on another side of a split
+    table_checksums: dict[str, str]  # SHA-256 of index.csv, boxes.csv, skipped.csv and patients.csv
     shards: tuple[Shard, ...]
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
-    content = manifest.model_dump(mode="json")
+    save_content(folder, manifest.model_dump(mode="json"))
+
+
+def save_content(folder: Path, content: dict) -> None:
+    """Write the plain values of a manifest with their checksum."""
     write_json(folder / MANIFEST, content | {"checksum": _digest(content)})
 
 
@@ -84,6 +94,18 @@ def load_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def check_settings(folder: Path, found: dict, wanted: dict) -> None:
+    """InputError that names the first of the `wanted` settings which records in `folder` were made without."""
+    wanted = json.loads(json.dumps(wanted))
+    found = json.loads(json.dumps(found))
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise InputError(
+                f"{folder} holds records with other settings: {key} is {found.get(key)!r} there and {value!r} now; "
+                "give another NAME=, or delete the folder"
+            )
+
+
 def load_index(folder: Path) -> pd.DataFrame:
     """Read index.csv, in the order of the shards: image_id, patient_id, split, fold, age, sex, view, the 15 labels.
 
@@ -97,7 +119,15 @@ def load_index(folder: Path) -> pd.DataFrame:
 
 def load_boxes(folder: Path) -> pd.DataFrame:
     """Read boxes.csv: image_id, label, x, y, width, height as fractions of the image. Raises as `load_index`."""
-    return pd.read_csv(read_table(folder, BOXES), dtype={"image_id": str, "label": str})
+    return pd.read_csv(
+        read_table(folder, BOXES), dtype={"image_id": str, "label": str}, keep_default_na=False, na_values={}
+    )
+
+
+def load_patient_hashes(folder: Path) -> pd.Series:
+    """Read patients.csv: the salted hash of each patient, hex, by patient_id. Raises as `load_index`."""
+    table = pd.read_csv(read_table(folder, PATIENTS), dtype=str, keep_default_na=False)
+    return table.set_index("patient_id")["hash"]
 
 
 def read_table(folder: Path, name: str) -> io.BytesIO:

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import os
 import shutil
 from collections import deque
@@ -16,26 +15,27 @@ import pandas as pd
 import tensorflow as tf
 
 from cxrkeras import labels
-from cxrkeras.data.dataset import DETAILS, Release
-from cxrkeras.data.folds import assign_folds, check_patients
+from cxrkeras.data.dataset import DETAILS, TEST, TRAIN_VAL, Release
+from cxrkeras.data.folds import HASHED, assign_folds, check_patients, check_split_rule
+from cxrkeras.data.identity import ROUNDS, choose_salt, hash_patients
 from cxrkeras.data.images import load_image
 from cxrkeras.errors import InputError
+from cxrkeras.records.duplicates import DUPLICATES, ERROR, describe_duplicates, digest_image, find_duplicates
+from cxrkeras.records.journal import Entry, append_to_journal, delete_journal, read_journal
 from cxrkeras.records.manifest import (
     NO_FOLD,
     SCHEMA_VERSION,
-    TEST,
-    TRAIN_VAL,
     Manifest,
     Shard,
+    check_settings,
     load_manifest,
     save_manifest,
 )
 from cxrkeras.records.schema import encode_example
-from cxrkeras.runs import BOXES, INDEX, MANIFEST, SKIPPED, locked, write_text
+from cxrkeras.runs import BOXES, INDEX, MANIFEST, PATIENTS, SKIPPED, locked, write_text
 
 SHARD_IMAGES = 1024
 EXAMPLE_OVERHEAD = 200  # bytes beside the pixels
-JOURNAL = "journal.jsonl"  # the settings and the finished shards of an unfinished conversion
 IN_FLIGHT = 64  # images decoded ahead of the writer
 
 
@@ -43,7 +43,8 @@ IN_FLIGHT = 64  # images decoded ahead of the writer
 class Summary:
     folder: Path
     num_images: int
-    skipped: pd.DataFrame  # image_id, path, reason
+    skipped: pd.DataFrame  # image_id, path, reason: what could not be read, and what was dropped
+    num_dropped: int
     is_new: bool
 
 
@@ -54,16 +55,20 @@ def write_records(
     size: int = 224,
     num_folds: int = 5,
     seed: int = 0,
+    split_rule: str = HASHED,
     max_skipped: float = 0.01,
+    duplicates: str = ERROR,
     num_threads: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Summary:
-    """Write the images of a release as records of `size` x `size` grey bytes.
+    """Write the images of a release as records of `size` x `size` grey bytes, and the salted hashes of its patients.
 
     An image that cannot be read is left out and listed with the reason in skipped.csv; more than the share
-    `max_skipped` of them is an error. An interrupted conversion is taken up at the last whole shard, and its
-    shards are the same bytes as those of an unbroken one, whatever the number of threads. `progress` is called
-    with the images done and wanted.
+    `max_skipped` of them is an error. The same picture under two patients on two sides of a split or in two folds is
+    an error too, or with `duplicates` `drop` only the test set's, else the lowest fold's, is kept. An interrupted
+    conversion resumes at the last whole shard, and its shards are the same bytes as those of an unbroken one, whatever
+    the number of threads. Folds are assigned by `split_rule`, one of SPLIT_RULES. `progress` is called with the images
+    done and wanted.
 
     Raises InputError for a folder that holds records with other settings, that another process is writing, or on
     a disk without enough space.
@@ -72,7 +77,10 @@ def write_records(
         raise InputError(f"MAX_SKIPPED must be a share from 0 to 1; got {max_skipped}")
     if not 16 <= size <= 2048:
         raise InputError(f"SIZE must be 16 to 2048 pixels; got {size}")
-    table = _assign_shards(release.table, num_folds, seed)
+    if duplicates not in DUPLICATES:
+        raise InputError(f"DUPLICATES is {' or '.join(DUPLICATES)}; got {duplicates!r}")
+    check_split_rule(split_rule)
+    table = assign_shards(release, num_folds, seed, split_rule)
     settings = {
         "schema_version": SCHEMA_VERSION,
         "labels": labels.LABELS,
@@ -81,88 +89,145 @@ def write_records(
         "list_checksums": release.list_checksums,
         "num_folds": num_folds,
         "fold_seed": seed,
+        "fold_rule": split_rule,
         "label_file": release.label_file,
         "is_synthetic": release.is_synthetic,
         "source": release.folder.resolve().name,
         "fingerprint": release.fingerprint(),
+        "namespace": release.namespace,
     }
     if (folder / MANIFEST).exists():
         manifest = load_manifest(folder)
-        _check_settings(folder, manifest.model_dump(include=settings.keys()), settings)
+        check_settings(folder, manifest.model_dump(include=settings.keys()), settings)
         try:
             skipped = pd.read_csv(folder / SKIPPED, dtype=str, keep_default_na=False)
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {folder / SKIPPED} ({error}): delete {folder} and make it anew") from None
-        return Summary(folder, sum(shard.count for shard in manifest.shards), skipped, is_new=False)
+            raise InputError(f"cannot read {folder / SKIPPED} ({error}): delete {folder} and convert again") from None
+        count = sum(shard.count for shard in manifest.shards)
+        return Summary(folder, count, skipped, manifest.num_dropped, is_new=False)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, f"another process is writing to {folder}: wait for it, or give another NAME="):
         try:
-            return _convert(release, table, folder, settings, max_skipped, num_threads or os.cpu_count(), progress)
+            conversion = _Conversion(folder, settings, num_threads or os.cpu_count() or 1, progress)
+            return conversion.run(release, table, max_skipped, duplicates)
         except tf.errors.OpError as error:  # of the record writer
             raise InputError(f"cannot write to {folder}: {error.message}; then the same command goes on") from None
 
 
-def _convert(release, table, folder, settings, max_skipped, num_threads, progress) -> Summary:
-    size = settings["size"]
-    done, skipped = _read_journal(folder, settings)
-    todo = table[~table["shard"].isin(done)]
-    _check_space(folder, len(todo) * (size * size + EXAMPLE_OVERHEAD))
-    num_done = len(table) - len(todo)
-    progress(num_done, len(table))
-    with ThreadPoolExecutor(num_threads) as pool, (folder / JOURNAL).open("a") as journal:
-        decoded = _decode_ahead(pool, todo["path"], size)
-        for name, rows in todo.groupby("shard", sort=False):
-            draft = folder / f".{name}.draft"
-            count, failed = 0, []
-            with tf.io.TFRecordWriter(str(draft)) as writer:
-                for row, hot in zip(rows.itertuples(), rows[list(labels.LABELS)].to_numpy(np.uint8), strict=True):
-                    image = next(decoded).result()
-                    if isinstance(image, bytes):
-                        writer.write(encode_example(image, hot.tobytes(), row.image_id, row.patient_id))
-                        count += 1
-                    else:
-                        failed.append({"image_id": row.image_id, "path": row.path, "reason": str(image)})
-                    num_done += 1
-                    progress(num_done, len(table))
-            with draft.open("rb") as file:
-                checksum = hashlib.file_digest(file, "sha256").hexdigest()
-                os.fsync(file.fileno())
-            draft.replace(folder / name)
-            first = rows.iloc[0]
-            shard = Shard(file=name, split=first["split"], fold=first["fold"], count=count, sha256=checksum)
-            entry = {"shard": shard.model_dump(), "skipped": failed}
-            journal.write(json.dumps(entry) + "\n")
-            journal.flush()
-            os.fsync(journal.fileno())
-            done[name] = shard
-            skipped += failed
-    skipped = pd.DataFrame(skipped, columns=["image_id", "path", "reason"])
-    write_text(folder / SKIPPED, skipped.to_csv(index=False))
-    if len(skipped) == len(table) or len(skipped) > max_skipped * len(table):
-        raise InputError(
-            f"{len(skipped):,} of {len(table):,} images cannot be read, more than {max_skipped:.1%}: see "
-            f"{folder / SKIPPED} for each reason (first: {skipped['path'].iloc[0]}: {skipped['reason'].iloc[0]}); "
-            "mend them, or allow a larger share with MAX_SKIPPED="
+class _Conversion:
+    """One conversion: its settings, and the journal of its finished shards."""
+
+    def __init__(self, folder: Path, settings: dict, num_threads: int, progress: Callable[[int, int], None]):
+        self.folder, self.settings, self.num_threads, self.progress = folder, settings, num_threads, progress
+        self.size = settings["size"]
+        self.journal = read_journal(folder, settings)
+
+    def run(self, release: Release, table: pd.DataFrame, max_skipped: float, duplicates: str) -> Summary:
+        todo = table[~table["shard"].isin(self.journal)]
+        _check_space(self.folder, len(todo) * (self.size * self.size + EXAMPLE_OVERHEAD))
+        self._write_shards(todo, list(todo["shard"].unique()), {}, len(table) - len(todo), len(table))
+        skipped = self._list("skipped")
+        _check_skipped(skipped, len(table), max_skipped, self.folder)
+        found = find_duplicates(self._keep(table))
+        if len(found) and duplicates == ERROR:
+            raise InputError(f"{describe_duplicates(found)}; fix the table, or leave them out with DUPLICATES=drop")
+        if len(found):
+            self._drop(self._keep(table), found)
+        kept, dropped = self._keep(table), self._list("dropped")
+        left_out = pd.concat([skipped, dropped])
+        write_text(self.folder / SKIPPED, left_out.to_csv(index=False))
+        salt = choose_salt(self.settings["namespace"], self.settings["fingerprint"])
+        manifest = Manifest(
+            **self.settings,
+            patient_salt=salt.hex(),
+            patient_rounds=ROUNDS,
+            num_listed=release.listed["rows"],
+            num_skipped=len(skipped),
+            num_dropped=len(dropped),
+            table_checksums=_write_tables(release, kept, self.folder, salt),
+            shards=[self.journal[name].shard for name in table["shard"].unique()],
         )
-    kept = table[~table["image_id"].isin(skipped["image_id"])]
-    manifest = Manifest(
-        **settings,
-        num_listed=release.listed["rows"],
-        num_skipped=len(skipped),
-        table_checksums=_write_tables(release, kept, folder),
-        shards=[done[name] for name in table["shard"].unique()],
+        save_manifest(self.folder, manifest)
+        delete_journal(self.folder)
+        return Summary(self.folder, len(kept), left_out, len(dropped), is_new=True)
+
+    def _list(self, kind: str) -> pd.DataFrame:
+        rows = [row for entry in self.journal.values() for row in getattr(entry, kind)]
+        return pd.DataFrame(rows, columns=["image_id", "path", "reason"])
+
+    def _keep(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The rows whose images are in the shards, with the digests of their pixels."""
+        digests = {image: digest for entry in self.journal.values() for image, digest in entry.digests.items()}
+        kept = table[table["image_id"].isin(digests)]
+        return kept.assign(digest=kept["image_id"].map(digests))
+
+    def _drop(self, kept: pd.DataFrame, found: pd.DataFrame) -> None:
+        """Write the shards of the images in `found` again without them."""
+        names = list(found["shard"].unique())
+        before = {}
+        for name in names:
+            before[name] = self.journal[name].model_copy(deep=True)
+            before[name].dropped += found[found["shard"] == name][["image_id", "path", "reason"]].to_dict("records")
+            append_to_journal(self.folder, {"void": name})  # else a kill would leave an entry of another file
+        again = kept[kept["shard"].isin(names) & ~kept["image_id"].isin(found["image_id"])]
+        self._write_shards(again, names, before, 0, len(again))
+
+    def _write_shards(
+        self, todo: pd.DataFrame, names: list[str], before: dict[str, Entry], num_done: int, total: int
+    ) -> None:
+        """Write shards of the rows `todo`; `before` has the entries of those that are written again."""
+        self.progress(num_done, total)
+        with ThreadPoolExecutor(self.num_threads) as pool:
+            decoded = _decode_ahead(pool, todo["path"], self.size)
+            for name in names:
+                rows = todo[todo["shard"] == name]
+                draft = self.folder / f".{name}.draft"
+                failed, digests = [], {}
+                with tf.io.TFRecordWriter(str(draft)) as writer:
+                    values = rows[list(labels.LABELS)].to_numpy(np.uint8)
+                    for row, positive in zip(rows.itertuples(), values, strict=True):
+                        image = next(decoded).result()
+                        if isinstance(image, bytes):
+                            writer.write(encode_example(image, positive.tobytes(), row.image_id, row.patient_id))
+                            digests[row.image_id] = digest_image(image)
+                        else:
+                            failed.append({"image_id": row.image_id, "path": row.path, "reason": str(image)})
+                        num_done += 1
+                        self.progress(num_done, total)
+                with draft.open("rb") as file:
+                    checksum = hashlib.file_digest(file, "sha256").hexdigest()
+                    os.fsync(file.fileno())
+                draft.replace(self.folder / name)
+                if name in before:
+                    entry = before[name]
+                    shard = entry.shard.model_copy(update={"count": len(digests), "sha256": checksum})
+                    entry = entry.model_copy(update={"shard": shard, "digests": digests})
+                else:
+                    split, fold = rows.iloc[0][["split", "fold"]]
+                    shard = Shard(file=name, split=split, fold=fold, count=len(digests), sha256=checksum)
+                    entry = Entry(shard=shard, skipped=failed, digests=digests)
+                self.journal[name] = entry
+                append_to_journal(self.folder, entry.model_dump())
+
+
+def _check_skipped(skipped: pd.DataFrame, total: int, max_skipped: float, folder: Path) -> None:
+    if len(skipped) < total and len(skipped) <= max_skipped * total:
+        return
+    write_text(folder / SKIPPED, skipped.to_csv(index=False))
+    raise InputError(
+        f"{len(skipped):,} of {total:,} images cannot be read, more than {max_skipped:.1%}: see "
+        f"{folder / SKIPPED} for each reason (first: {skipped['path'].iloc[0]}: {skipped['reason'].iloc[0]}); "
+        "fix them, or allow a larger share with MAX_SKIPPED="
     )
-    save_manifest(folder, manifest)
-    (folder / JOURNAL).unlink()
-    return Summary(folder, len(kept), skipped, is_new=True)
 
 
-def _assign_shards(table: pd.DataFrame, num_folds: int, seed: int) -> pd.DataFrame:
+def assign_shards(release: Release, num_folds: int, seed: int, rule: str) -> pd.DataFrame:
     """Add fold and shard, in the order of writing: folds shuffled, so that a reader meets patients mixed; then test."""
-    table = table.sort_values("image_id")
+    table = release.table.sort_values("image_id")
     is_test = table["split"] == TEST
     table["fold"] = NO_FOLD
-    table.loc[~is_test, "fold"] = assign_folds(table["patient_id"][~is_test].to_numpy(), num_folds, seed)
+    patients = table["patient_id"][~is_test].to_numpy()
+    table.loc[~is_test, "fold"] = assign_folds(patients, num_folds, seed, rule=rule, namespace=release.namespace)
     check_patients(table)
     table = pd.concat(
         [table[~is_test].sample(frac=1, random_state=seed).sort_values("fold", kind="stable"), table[is_test]]
@@ -194,55 +259,24 @@ def _decode_file(path: str, size: int) -> bytes | InputError:
         return InputError(f"cannot be opened: {error.strerror}")
 
 
-def _read_journal(folder: Path, settings: dict) -> tuple[dict[str, Shard], list[dict]]:
-    """Finished shards and skipped images of an interrupted conversion; starts a journal where there is none."""
-    path = folder / JOURNAL
-    if not path.exists():
-        write_text(path, json.dumps(settings) + "\n")
-        return {}, []
-    try:
-        head, *entries = path.read_text().splitlines()
-        found = json.loads(head)
-    except ValueError:
-        raise InputError(f"{path} is damaged: delete {folder}, and the same command makes it anew") from None
-    _check_settings(folder, found, settings)
-    done, skipped, whole = {}, [], [head]
-    for line in entries:
-        try:
-            entry = json.loads(line)
-        except ValueError:  # the line that was being written when the conversion was stopped
-            break
-        done[entry["shard"]["file"]] = Shard(**entry["shard"])
-        skipped += entry["skipped"]
-        whole.append(line)
-    write_text(path, "\n".join(whole) + "\n")
-    return done, skipped
-
-
-def _check_settings(folder: Path, found: dict, wanted: dict) -> None:
-    wanted = json.loads(json.dumps(wanted))
-    found = json.loads(json.dumps(found))
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise InputError(
-                f"{folder} holds records with other settings: {key} is {found.get(key)!r} there and {value!r} now; "
-                "give another NAME=, or delete the folder"
-            )
-
-
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(f"{folder} needs {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free")
 
 
-def _write_tables(release: Release, kept: pd.DataFrame, folder: Path) -> dict[str, str]:
-    """Write index and boxes of the images that were kept; returns checksums of these and of the skipped ones."""
+def _write_tables(release: Release, kept: pd.DataFrame, folder: Path, salt: bytes) -> dict[str, str]:
+    """Write index, boxes and patients of the images that were kept; returns checksums of these and of the skipped."""
     columns = [*DETAILS[:3], "fold", *DETAILS[3:], *labels.LABELS]
     boxes = release.boxes[release.boxes["image_id"].isin(kept["image_id"])]
+    patients = sorted(kept["patient_id"].unique())
+    hashes = hash_patients(release.namespace, patients, salt)
     texts = {
         INDEX: kept[columns].to_csv(index=False, float_format="%.4g"),
         BOXES: boxes.to_csv(index=False, float_format="%.6f"),
+        PATIENTS: pd.DataFrame({"patient_id": patients, "hash": [value.tobytes().hex() for value in hashes]}).to_csv(
+            index=False
+        ),
     }
     for name, text in texts.items():
         write_text(folder / name, text)

@@ -1,0 +1,52 @@
+"""The same picture under two patients on two sides of a split: what a network learned would be tested on itself."""
+
+import hashlib
+
+import pandas as pd
+
+from cxrkeras.data.dataset import TEST
+
+ERROR, DROP = DUPLICATES = ("error", "drop")
+
+
+def digest_image(pixels: bytes) -> str:
+    """Digest of an image's stored pixels; empty for a constant image, which says nothing about whose it is."""
+    return "" if pixels == pixels[:1] * len(pixels) else hashlib.blake2b(pixels, digest_size=16).hexdigest()
+
+
+def find_duplicates(table: pd.DataFrame) -> pd.DataFrame:
+    """The images that would have to go so that no picture is under two patients on two sides of a split.
+
+    table: image_id, patient_id, split, fold, path and digest of each image. Of equal pictures those of the test set
+    are kept, else those of the lowest fold. Returns the rows of the others with the `reason`, the first image that is
+    kept in their place.
+    """
+    digests = table["digest"].fillna("")
+    candidates = table[(digests != "") & digests.duplicated(keep=False)].sort_values("image_id")
+    with_test, among_folds = [], []
+    for _, group in candidates.groupby("digest", sort=False):
+        sides = group["fold"].where(group["split"] != TEST, -1)
+        if group["patient_id"].nunique() < 2 or sides.nunique() < 2:
+            continue
+        first = group[sides == sides.min()].iloc[0]
+        others = group[sides > sides.min()]
+        found = with_test if sides.min() == -1 else among_folds
+        found.append(others.assign(reason=f"the same picture as {_describe(first)}, which is kept"))
+    found = with_test + among_folds
+    columns = [*table.columns, "reason"]
+    return pd.concat(found) if found else pd.DataFrame(columns=columns)
+
+
+def _describe(row: pd.Series) -> str:
+    side = "the test set" if row["split"] == TEST else f"fold {row['fold']}"
+    return f"{row['image_id']} of patient {row['patient_id']} in {side}"
+
+
+def describe_duplicates(found: pd.DataFrame) -> str:
+    """A sentence with the number and the first pairs of what `find_duplicates` found."""
+    first = [row for _, row in found.head(3).iterrows()]
+    pairs = [f"{_describe(row)} is {row['reason'].removesuffix(', which is kept')}" for row in first]
+    return (
+        f"{len(found):,} pictures are under two patients on two sides of a split, so that a network would be tested on "
+        f"what it learned: {'; '.join(pairs)}{'; ...' if len(found) > 3 else ''}"
+    )

@@ -178,9 +178,9 @@ class _Conversion:
         """Write shards of the rows `todo`; `before` has the entries of those that are written again."""
         self.progress(num_done, total)
         with ThreadPoolExecutor(self.num_threads) as pool:
-            decoded = _decode_ahead(pool, todo["path"], self.size)
-            for name in names:
-                rows = todo[todo["shard"] == name]
+            by_shard = {name: todo[todo["shard"] == name] for name in names}
+            decoded = _decode_ahead(pool, [path for rows in by_shard.values() for path in rows["path"]], self.size)
+            for name, rows in by_shard.items():
                 draft = self.folder / f".{name}.draft"
                 failed, digests = [], {}
                 with tf.io.TFRecordWriter(str(draft)) as writer:
@@ -239,7 +239,7 @@ def assign_shards(release: Release, num_folds: int, seed: int, rule: str) -> pd.
     return table
 
 
-def _decode_ahead(pool: ThreadPoolExecutor, paths: pd.Series, size: int) -> Iterator[Future]:
+def _decode_ahead(pool: ThreadPoolExecutor, paths: list[str], size: int) -> Iterator[Future]:
     waiting: deque[Future] = deque()
     remaining = iter(paths)
     for path in itertools.islice(remaining, IN_FLIGHT):

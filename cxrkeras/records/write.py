@@ -153,7 +153,7 @@ class _Conversion:
 
     def _list(self, kind: str) -> pd.DataFrame:
         rows = [row for entry in self.journal.values() for row in getattr(entry, kind)]
-        return pd.DataFrame(rows, columns=["image_id", "path", "reason"])
+        return pd.DataFrame(rows, columns=["image_id", "path", "reason"]).sort_values("image_id")
 
     def _keep(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows whose images are in the shards, with the digests of their pixels."""

@@ -3,6 +3,8 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,15 +14,19 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cxrkeras.config import load_experiment
+from cxrkeras.data.identity import hash_patients
 from cxrkeras.errors import InputError
 from cxrkeras.labels import FINDINGS, LABELS
+from cxrkeras.models.past import encode_past, read_past
 from cxrkeras.models.registry import NETWORKS
-from cxrkeras.records.manifest import load_index, load_manifest
+from cxrkeras.records.manifest import build_hasher, load_index, load_manifest
+from cxrkeras.records.write import write_records
 from cxrkeras.runs import RUNS_ROOT, find_fold, find_records, find_run
 from cxrkeras.scoring.scores import mean_auc, score_labels
 from cxrkeras.training.backup import Progress, load_backup, save_backup
 from cxrkeras.training.fit import Monitor, train_fold
-from cxrkeras.training.plan import choose_precision, name_run, resolve_experiment
+from cxrkeras.training.plan import choose_precision, describe_run, name_run, resolve_experiment
+from cxrkeras.training.start import check_start
 from cxrkeras.training.trainer import Trainer
 
 FILES = {
@@ -34,6 +40,7 @@ FILES = {
     "input_check.npz",
     "calibration.json",
     "thresholds.json",
+    "trained_on.json",
 }
 
 
@@ -293,10 +300,67 @@ def test_starting_from_a_run(trained, small_experiment, tmp_path):
     kept = keras.models.load_model(result.folder / "model.keras")
     start = keras.models.load_model(trained.folder / "model.keras")
     assert np.allclose(kept.get_layer("conv1").kernel, start.get_layer("conv1").kernel, atol=1e-6)
-    for elsewhere in ("data.fold=1", f"data.fold=1 model.weights={tmp_path}/../{tmp_path.name}/copy/model.keras"):
-        shutil.copytree(trained.folder, tmp_path / "copy", dirs_exist_ok=True)
-        with pytest.raises(InputError, match="fold 0 of 5 held out"):
-            train_fold(with_settings(small_experiment, f"{overrides} {elsewhere}"), root=tmp_path)
+
+
+def count_held_out(records, fold):
+    index = load_index(records)
+    return index[index["fold"] == fold]["patient_id"].nunique(), index[index["split"] == "test"]["patient_id"].nunique()
+
+
+def test_a_start_that_has_seen_the_patients_held_out_is_refused(trained, small_experiment, tmp_path, release):
+    """A copy of the network alone, records of another size, data that have grown, a label that was edited."""
+    weights = shutil.copy(trained.folder / "model.keras", tmp_path / "copy.keras")
+    overrides = f"model.weights={weights} training.epochs=1"
+    validation, test = count_held_out(Path(small_experiment.data.records), 1)
+    words = f"{validation} of the {validation} patients held out in fold 1 and 0 of the {test} patients in the test set"
+    with pytest.raises(InputError, match=words):
+        train_fold(with_settings(small_experiment, f"{overrides} data.fold=1"), root=tmp_path)
+    table = release.table.copy()
+    table.loc[0, "Mass"] = 1 - table.loc[0, "Mass"]
+    index = load_index(Path(small_experiment.data.records))
+    moved = index.query("split == 'train_val' and fold != 0")["patient_id"].iloc[0]
+    table["split"] = table["split"].where(table["patient_id"] != moved, "test")
+    write_records(replace(release, table=table, split_name="custom-1"), tmp_path / "records", size=32)
+    edited = with_settings(small_experiment, f"{overrides} data.records={tmp_path / 'records'}")
+    said = []
+    with pytest.raises(InputError, match=r" patients held out in fold 0 and 1 of the \d+ patients in the test set"):
+        train_fold(edited, root=tmp_path, monitor=Monitor(say=said.append))
+    others = replace(release, namespace="others")
+    write_records(others, tmp_path / "others", size=32)
+    resolved, records, manifest = resolve_experiment(
+        with_settings(small_experiment, f"{overrides} data.records={tmp_path / 'others'} data.fold=1")
+    )
+    past = check_start(resolved, records, manifest, load_index(records), said.append)  # other people of the same names
+    assert past.is_known
+    assert not said
+
+
+def test_a_start_without_a_past_is_said_to_be_unchecked(trained, small_experiment, tmp_path, monkeypatch):
+    network = keras.models.load_model(trained.folder / "model.keras")
+    network.save(tmp_path / "bare.keras")
+    network.save_weights(tmp_path / "bare.weights.h5")
+    for name in ("bare.keras", "bare.weights.h5"):
+        said = []
+        resolved, records, manifest = resolve_experiment(
+            with_settings(small_experiment, f"model.weights={tmp_path / name} data.fold=1")
+        )
+        past = check_start(resolved, records, manifest, load_index(records), said.append)
+        assert not past.is_known
+        assert [sentence for sentence in said if "cannot be checked" in sentence]
+    config = describe_run(resolved, None, load_index(records), manifest, is_past_known=past.is_known)
+    assert config["is_past_known"] is False
+
+
+def test_a_network_carries_the_patients_of_its_training_and_of_its_start(trained, small_experiment, records):
+    past, index = read_past(trained.folder / "model.keras"), load_index(records)
+    manifest = load_manifest(records)
+    assert past.is_known
+    assert json.loads((trained.folder / "trained_on.json").read_text()) == encode_past(past)
+    found = past.find(index["patient_id"], build_hasher(records, manifest))
+    assert found == set(index.query("split == 'train_val' and fold != 0")["patient_id"])
+    slowly = lambda ids, salt, rounds: hash_patients(manifest.namespace, ids, salt, rounds)  # noqa: E731
+    assert past.find(index["patient_id"], slowly) == found
+    assert keras.models.load_model(trained.folder / "model.keras").count_params() > 11e6
 
 
 def test_a_run_is_named_by_the_content_of_its_start(trained, small_experiment, tmp_path):

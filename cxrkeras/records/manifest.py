@@ -3,14 +3,17 @@
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pydantic
 
 from cxrkeras import labels
 from cxrkeras.data.dataset import TEST, TRAIN_VAL  # noqa: F401
 from cxrkeras.data.folds import GROUPED
+from cxrkeras.data.identity import HASH_BYTES, hash_patients
 from cxrkeras.errors import InputError
 from cxrkeras.runs import BOXES, INDEX, MANIFEST, PATIENTS, write_json
 
@@ -128,6 +131,21 @@ def load_patient_hashes(folder: Path) -> pd.Series:
     """Read patients.csv: the salted hash of each patient, hex, by patient_id. Raises as `load_index`."""
     table = pd.read_csv(read_table(folder, PATIENTS), dtype=str, keep_default_na=False)
     return table.set_index("patient_id")["hash"]
+
+
+def build_hasher(folder: Path, manifest: Manifest) -> Callable[[list[str], bytes, int], np.ndarray]:
+    """A function of patients, a salt and a number of rounds that gives the patients' hashes, bytes (N,) of 16 each.
+
+    With the salt of the records those that are kept with them are looked up.
+    """
+    kept = load_patient_hashes(folder)
+
+    def hash_ids(patient_ids: list[str], salt: bytes, rounds: int) -> np.ndarray:
+        if (salt.hex(), rounds) == (manifest.patient_salt, manifest.patient_rounds):
+            return np.frombuffer(bytes.fromhex("".join(kept[patient_ids])), f"V{HASH_BYTES}")
+        return hash_patients(manifest.namespace, patient_ids, salt, rounds)
+
+    return hash_ids
 
 
 def read_table(folder: Path, name: str) -> io.BytesIO:

@@ -17,6 +17,7 @@ from cxrkeras.config import Experiment
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_gradcam
 from cxrkeras.models.classifier import FEATURES
+from cxrkeras.models.past import Past, read_past, save_past, write_past
 from cxrkeras.models.sources import fetch_imagenet
 from cxrkeras.records.manifest import TEST, TRAIN_VAL, Manifest, load_index
 from cxrkeras.records.pipeline import build_evaluation_batches, build_training_batches
@@ -29,6 +30,7 @@ from cxrkeras.runs import (
     METRICS,
     MODEL,
     RUNS_ROOT,
+    TRAINED_ON,
     load_json,
     locked,
     predictions_file,
@@ -43,9 +45,10 @@ from cxrkeras.scoring.scores import describe_scores, format_mean, mean_auc, scor
 from cxrkeras.training.backup import Progress, load_backup, read_progress, save_backup
 from cxrkeras.training.board import GRID, Board
 from cxrkeras.training.input_check import fit_input_check
-from cxrkeras.training.plan import check_start, describe_run, name_run, resolve_experiment
+from cxrkeras.training.plan import describe_run, name_run, resolve_experiment
 from cxrkeras.training.sampling import draw_copies, expect_copies, split_passes
 from cxrkeras.training.schedules import learning_rate
+from cxrkeras.training.start import check_start, describe_patients, refuse_shared
 from cxrkeras.training.steps import Interruption, Steps, time_waiting
 from cxrkeras.training.trainer import Trainer
 
@@ -88,7 +91,9 @@ def train_fold(
     if (folder / METRICS).is_file():
         monitor.say(f"already done: {folder}")
         return Result(folder, load_json(folder / METRICS, ("validation", "test")), is_new=False)
-    check_start(resolved, manifest)
+    index = load_index(records)
+    start = check_start(resolved, records, manifest, index, monitor.say)
+    past = start.join(describe_patients(resolved.data.fold, records, manifest, index))
     if resolved.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     imagenet_file = None
@@ -98,13 +103,16 @@ def train_fold(
     monitor.say(f"training on {records}, fold {resolved.data.fold} held out for validation")
     verify_records(records, _show_progress(monitor, f"verifying {records}"))
     keras.utils.set_random_seed(resolved.training.seed)
-    index = load_index(records)
-    config = describe_run(resolved, name, index, manifest)
+    config = describe_run(resolved, name, index, manifest, is_past_known=start.is_known)
     interruption = Interruption()
     with _claim(folder), interruption.watch(monitor.say), _explain_memory(resolved):
         trainer = Trainer(resolved, imagenet_file, config["parts"]["training"])
         write_json(folder / CONFIG, config)
-        best_epoch = _Loop(trainer, records, index, config, folder, monitor, interruption).run()
+        save_past(folder / TRAINED_ON, past)
+        best_epoch = _Loop(trainer, records, index, config, past, folder, monitor, interruption).run()
+        refuse_shared(
+            read_past(folder / MODEL), str(folder / MODEL), resolved.data.fold, records, manifest, index
+        )  # which may have been copied there
         metrics = _finish(resolved, records, manifest, folder, best_epoch, monitor, interruption)
     return Result(folder, metrics, is_new=True)
 
@@ -159,11 +167,12 @@ class _Loop:
         records: Path,
         index: pd.DataFrame,
         config: dict,
+        past: Past,
         folder: Path,
         monitor: Monitor,
         interruption: Interruption,
     ):
-        self.trainer, self.records, self.folder = trainer, records, folder
+        self.trainer, self.records, self.past, self.folder = trainer, records, past, folder
         self.monitor, self.interruption = monitor, interruption
         self.resolved = trainer.resolved
         self.fold, self.training = self.resolved.data.fold, self.resolved.training
@@ -324,6 +333,7 @@ class _Loop:
             trainer.saved.set_weights(trainer.get_weights())
             with replacing(folder / MODEL) as draft:
                 trainer.saved.save(draft)
+                write_past(draft, self.past)
         trainer.network.set_weights(learned)
         progress.epochs_done = epoch + 1
         progress.history.append(row)

@@ -10,10 +10,11 @@ import tensorflow as tf
 
 from cxrkeras import labels
 from cxrkeras.config import Experiment, dump_experiment
+from cxrkeras.data.folds import HASHED
 from cxrkeras.errors import InputError
 from cxrkeras.models.registry import find_network
 from cxrkeras.records.manifest import TEST, TRAIN_VAL, Manifest, load_manifest
-from cxrkeras.runs import CONFIG, find_records, load_json
+from cxrkeras.runs import find_records
 
 TENSOR_CORES_WITH_BFLOAT16 = (8, 0)  # compute capability
 
@@ -63,33 +64,18 @@ def name_run(name: str, resolved: Experiment, manifest: Manifest) -> str:
     del settings["data"]
     if (path := Path(resolved.model.weights)).is_file():
         settings["model"]["weights"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    content = json.dumps([settings, manifest.fingerprint, manifest.fold_seed, manifest.num_folds], sort_keys=True)
+    folds = [manifest.fold_seed, manifest.num_folds, *[HASHED] * (manifest.fold_rule == HASHED)]
+    content = json.dumps([settings, manifest.fingerprint, *folds], sort_keys=True)
     return f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
-def check_start(resolved: Experiment, manifest: Manifest) -> None:
-    """Refuse to start from a run that has seen the patients who are held out now."""
-    weights = Path(resolved.model.weights)
-    path = weights.with_name(CONFIG)
-    if not (weights.is_file() and path.is_file()):
-        return
-    other = load_json(path, ("records_fingerprint", "folds", "experiment"))
-    if other["records_fingerprint"] != manifest.fingerprint:
-        return
-    fold = other["experiment"]["data"]["fold"]
-    if other["folds"] != _describe_folds(manifest) or fold != resolved.data.fold:
-        raise InputError(
-            f"{resolved.model.weights} was trained with fold {fold} of {other['folds']['count']} held out (seed "
-            f"{other['folds']['seed']}), on patients who are in fold {resolved.data.fold} now: its validation would be "
-            "too good. Start from a run of the same fold, or of other data"
-        )
-
-
 def _describe_folds(manifest: Manifest) -> dict:
-    return {"count": manifest.num_folds, "seed": manifest.fold_seed}
+    return {"count": manifest.num_folds, "seed": manifest.fold_seed, "rule": manifest.fold_rule}
 
 
-def describe_run(resolved: Experiment, name: str | None, index: pd.DataFrame, manifest: Manifest) -> dict:
+def describe_run(
+    resolved: Experiment, name: str | None, index: pd.DataFrame, manifest: Manifest, *, is_past_known: bool = True
+) -> dict:
     """What config.json holds: the settings, the data and the versions behind a run, as plain JSON values."""
     parts = {
         "training": index[(index["split"] == TRAIN_VAL) & (index["fold"] != resolved.data.fold)],
@@ -103,6 +89,8 @@ def describe_run(resolved: Experiment, name: str | None, index: pd.DataFrame, ma
         "folds": _describe_folds(manifest),
         "split_name": manifest.split_name,
         "is_synthetic": manifest.is_synthetic,
+        "namespace": manifest.namespace,
+        "is_past_known": is_past_known,
         "labels": labels.LABELS,
         "parts": {part: _count_part(rows) for part, rows in parts.items()},
         "versions": {package: version(package) for package in ("cxrkeras", "keras", "numpy")}

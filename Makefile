@@ -27,8 +27,8 @@ data: .venv/ready ## fetch the NIH release: [PARTS=1..12] (default 1, 2 GB) [DAT
 doctor: .venv/ready ## say what a data folder is [DATA=data/nih] [OPEN=1 to decode every image]
 	@$(RUN_CXR) doctor "$(or $(DATA),data/nih)" $(if $(OPEN),--open)
 
-records: .venv/ready ## convert images to TFRecords [DATA=data/nih] [NAME=nih-224] [SIZE=224] [FOLDS=5] [SEED=0] [MAX_SKIPPED=0.01]
-	@$(RUN_CXR) records $(call opt,DATA,data) $(call opt,NAME,name) $(call opt,SIZE,size) $(call opt,FOLDS,folds) $(call opt,SEED,seed) $(call opt,MAX_SKIPPED,max-skipped)
+records: .venv/ready ## convert images to TFRecords [DATA=data/nih] [NAME=nih-224] [SIZE=224] [FOLDS=5] [SEED=0] [SPLIT=hashed|grouped] [DUPLICATES=error|drop] [PATIENTS=nih] [MAX_SKIPPED=0.01]
+	@$(RUN_CXR) records $(call opt,DATA,data) $(call opt,NAME,name) $(call opt,SIZE,size) $(call opt,FOLDS,folds) $(call opt,SEED,seed) $(call opt,SPLIT,split) $(call opt,DUPLICATES,duplicates) $(call opt,PATIENTS,patients) $(call opt,MAX_SKIPPED,max-skipped)
 
 verify: .venv/ready ## check records, as every training does: [RECORDS=...] [DATA=the folder they were made of]
 	@$(RUN_CXR) verify $(if $(RECORDS),"$(RECORDS)") $(call opt,DATA,data)

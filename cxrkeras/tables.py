@@ -33,17 +33,20 @@ def print_examination(console: Console, found: dict) -> None:
     facts = Table(title=f"{found['folder']}, split {found['split_name']}", title_justify="left", show_header=False)
     facts.add_row("label file", f"{found['label_file']['name']}: {found['label_file']['version']}")
     facts.add_row("images", f"{images['found']:,} found; {images['missing']:,} of {images['listed']:,} listed missing")
-    films = patients["images_a_patient"]
+    films = patients["images_per_patient"]
     spread = f"with {films['median']:g} images in the median, at most {films['largest']}"
     facts.add_row("patients", f"{patients['count']:,}, {spread}")
-    facts.add_row("ages", f"{ages['youngest']} to {ages['oldest']}, median {ages['median']}, blank {ages['blank']:,}")
+    known = "" if ages["median"] is None else "{youngest:g} to {oldest:g}, median {median:g}, ".format(**ages)
+    facts.add_row("ages", f"{known}blank {ages['blank']:,}")
     for name in ("sexes", "views", "boxes"):
         facts.add_row(name, ", ".join(f"{value} {count:,}" for value, count in found[name].items()) or "none")
     if found["odd_images"]:
         for kind, ids in found["odd_images"].items():
+            if kind == "shared_pictures":
+                continue  # an error above
             if kind == "other_sizes":
                 counts = ", ".join(f"{size}: {len(those):,}" for size, those in ids.items())
-                facts.add_row("other sizes", counts or "0")
+                facts.add_row("other sizes" if found["label_file"]["is_release"] else "sizes", counts or "0")
                 continue
             shown = f": {', '.join(map(str, list(ids)[:3]))}{', ...' if len(ids) > 3 else ''}" if ids else ""
             facts.add_row(kind.replace("_", " "), f"{len(ids):,}{shown}")

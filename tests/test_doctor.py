@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ from PIL import Image
 from test_cli import cxrkeras
 
 from cxrkeras.data.doctor import examine_folder
+from cxrkeras.data.release import read_release
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def test_a_sound_folder(phantom_folder, release):
     assert sum(found["sexes"].values()) == sum(found["views"].values()) == 200
     assert sum(found["boxes"].values()) == len(release.boxes)
     assert found["odd_images"] is None
-    assert "no patient is in both parts" in found["notes"]
+    assert "no patient is in both splits" in found["notes"]
 
 
 def test_odd_images_are_sorted_out(copy):
@@ -50,6 +52,34 @@ def test_odd_images_are_sorted_out(copy):
     assert odd["duplicates"] == [names[:3]]
     assert {size: len(ids) for size, ids in odd["other_sizes"].items()} == {"64 x 64": 199}
     assert seen[-1] == (200, 200)
+
+
+def test_one_picture_under_two_patients_on_two_sides_is_an_error(copy):
+    table = read_release(copy).table
+    train = table[table["split"] == "train_val"].groupby("patient_id").head(1)["path"].tolist()
+    test = table[table["split"] == "test"].groupby("patient_id").head(1)["path"].tolist()
+    shutil.copy(train[0], train[1])
+    assert not examine_folder(copy, is_opening=True)["errors"]  # on one side
+    shutil.copy(train[0], test[0])
+    for path in (train[2], test[2]):
+        Image.new("L", (64, 64), 100).save(path)
+    found = examine_folder(copy, is_opening=True)
+    assert len(found["odd_images"]["shared_pictures"]) == 2
+    assert "2 pictures are there under two patients" in found["errors"][0]
+    assert f"{Path(train[0]).name} and {Path(test[0]).name}" in found["errors"][0]
+
+
+def test_ones_own_data_get_no_remarks_about_the_release(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(10):
+        Image.fromarray(rng.integers(0, 256, (40, 30), np.uint8)).save(tmp_path / f"{k}.png")
+        rows.append((f"{k}.png", f"p{k}", "Mass"))
+    pd.DataFrame(rows, columns=["image", "patient", "labels"]).to_csv(tmp_path / "mine.csv", index=False)
+    done = cxrkeras("doctor", tmp_path, "--open", cwd=tmp_path)
+    assert done.returncode == 0
+    assert not [word for word in ("None", "nan", "release", "v2020", "2017") if word in done.stdout], done.stdout
+    assert "30 x 40: 10" in done.stdout
 
 
 def test_exit_code_1_is_for_what_makes_a_result_wrong(copy, tmp_path):
@@ -77,7 +107,7 @@ def test_a_patient_in_both_lists_is_wrong(copy):
     )
     train_val.write_text(train_val.read_text().replace(moved + "\n", ""))
     test.write_text(test.read_text() + moved + "\n")
-    assert "both the training and the test part" in examine_folder(copy)["errors"][0]
+    assert "both the training and the test set" in examine_folder(copy)["errors"][0]
 
 
 def test_every_mistake_is_told_at_once_even_of_images_that_are_not_on_disk(copy):
@@ -104,7 +134,7 @@ def test_every_mistake_is_told_at_once_even_of_images_that_are_not_on_disk(copy)
     assert len(found["errors"]) == len(wanted)
     assert all(part in error for part, error in zip(wanted, found["errors"], strict=True))
     assert found["images"] == {"listed": 198, "found": 197, "missing": 1}
-    assert "no patient is in both parts" not in found["notes"]
+    assert "no patient is in both splits" not in found["notes"]
 
 
 def test_incomplete_lists_are_noted(copy):

@@ -67,3 +67,5 @@ def test_light_modules_do_not_import_tensorflow():
         "cxrkeras.models.registry; assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys, cxrkeras.cli; assert not {'pandas', 'sklearn', 'matplotlib', 'numpy.f2py'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)  # `--help` answers at once

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cxrkeras.cli.shell import Seed, app, console, load_tensorflow, say_how_to_go_on, show_count
+from cxrkeras.cli.shell import Seed, app, console, load_tensorflow, say_how_to_go_on, show_count, show_phases
 from cxrkeras.errors import InputError
 from cxrkeras.runs import RECORDS_ROOT, SKIPPED, find_records
 from cxrkeras.tables import print_examination
@@ -101,22 +101,51 @@ def records(
         Optional[str], typer.Option(help="Folder under records/; by default DATA-SIZE, as in nih-224.")
     ] = None,
     size: Annotated[int, typer.Option(help="Side of the stored images in pixels.")] = 224,
-    folds: Annotated[int, typer.Option(help="Cross-validation folds, cut by patient.")] = 5,
+    folds: Annotated[int, typer.Option(help="Cross-validation folds, by patient.")] = 5,
     seed: Seed = 0,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="How patients go to folds, and to the test set where the data have none: hashed, each by its own id, "
+            "so that nobody moves when the data grow; or grouped, so that folds are as equal as can be."
+        ),
+    ] = "hashed",
+    duplicates: Annotated[
+        str,
+        typer.Option(help="The same picture under two patients on two sides of a split: error, or drop one side's."),
+    ] = "error",
+    patients: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Whose patients a CSV of one's own has: nih if its images are NIH's, so that they are known as the "
+            "same people; by default the folder's own."
+        ),
+    ] = None,
     max_skipped: Annotated[
         float, typer.Option(min=0, max=1, help="Share of unreadable images that is not an error yet.")
     ] = 0.01,
 ) -> None:
     """Convert images to TFRecords, once. An interrupted conversion goes on where it was."""
-    make_records(data, name, size, folds, seed, max_skipped)
+    make_records(data, name, size, folds, seed, split, duplicates, patients, max_skipped)
 
 
-def make_records(data: Path, name: str | None, size: int, folds: int, seed: int = 0, max_skipped: float = 0.01) -> Path:
+def make_records(
+    data: Path,
+    name: str | None,
+    size: int,
+    folds: int,
+    seed: int = 0,
+    split: str = "hashed",
+    duplicates: str = "error",
+    patients: str | None = None,
+    max_skipped: float = 0.01,
+) -> Path:
     from cxrkeras.data.release import read_release
 
     if name is not None and (name in ("", ".", "..") or "/" in name):
         raise InputError(f"NAME is that of a folder under {RECORDS_ROOT}, without slashes; got {name!r}")
-    release = read_release(data, split_seed=seed)
+    with console.status(f"reading {data}"):
+        release = read_release(data, split_rule=split, split_seed=seed, namespace=patients)
     counts = release.table["split"].value_counts()
     console.print(
         f"{data}: {len(release.table):,} images of {release.table['patient_id'].nunique():,} patients, labels from "
@@ -129,17 +158,30 @@ def make_records(data: Path, name: str | None, size: int, folds: int, seed: int 
     from cxrkeras.records.write import write_records
 
     folder = RECORDS_ROOT / (name or f"{data.resolve().name}-{size}")
-    with say_how_to_go_on(), show_count("converting") as progress:
+    with say_how_to_go_on(), show_phases() as progress:
         summary = write_records(
-            release, folder, size=size, num_folds=folds, seed=seed, max_skipped=max_skipped, progress=progress
+            release,
+            folder,
+            size=size,
+            num_folds=folds,
+            seed=seed,
+            split_rule=split,
+            max_skipped=max_skipped,
+            duplicates=duplicates,
+            progress=lambda done, total: progress("converting", done, total),
+            hashing=lambda done, total: progress("hashing patients", done, total),
         )
     console.print(
         f"{'wrote' if summary.is_new else 'already there:'} {summary.num_images:,} records of {size} px in {folder}"
     )
+    if summary.num_dropped:
+        console.print(f"left out {summary.num_dropped:,} images that another patient has on another side of a split")
+    if unread := len(summary.skipped) - summary.num_dropped:
+        console.print(f"skipped {unread:,} images that cannot be read")
+    for row in summary.skipped.head(5).itertuples():
+        console.print(f"  {row.path}: {row.reason}")
     if len(summary.skipped):
-        console.print(f"skipped {len(summary.skipped):,} images that cannot be read, listed in {folder / SKIPPED}:")
-        for row in summary.skipped.head(5).itertuples():
-            console.print(f"  {row.path}: {row.reason}")
+        console.print(f"  all are listed in {folder / SKIPPED}")
     return folder
 
 
@@ -153,10 +195,17 @@ def verify(
     ] = None,
 ) -> None:
     """Check records against their manifest: checksums, counts, labels, patients and folds. Names what is wrong."""
+    from cxrkeras.data.folds import parse_split_name
     from cxrkeras.data.release import read_release
+    from cxrkeras.records.manifest import load_manifest
 
     folder = find_records(name)
-    release = read_release(data) if data else None
+    release = None
+    if data:
+        made = load_manifest(folder)
+        rule, split_seed = parse_split_name(made.split_name) or (made.fold_rule, made.fold_seed)
+        patients = None if made.is_synthetic else made.namespace or None
+        release = read_release(data, split_rule=rule, split_seed=split_seed, namespace=patients)
     load_tensorflow()
     from cxrkeras.records.verify import verify_records
 
@@ -165,5 +214,5 @@ def verify(
     count = sum(shard.count for shard in manifest.shards)
     source = f", made of {data} as it is now" if data else ""
     console.print(
-        f"{folder} is sound: {count:,} records in {len(manifest.shards)} shards, split {manifest.split_name}{source}"
+        f"verified {folder}: {count:,} records in {len(manifest.shards)} shards, split {manifest.split_name}{source}"
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras import labels
-from cxrkeras.data.dataset import Release
+from cxrkeras.data.dataset import TEST, Release
 from cxrkeras.data.images import decode_image, read_header
 from cxrkeras.data.nih_tables import LABEL_FILES, OFFICIAL_SPLIT
 from cxrkeras.data.release import survey_release
@@ -17,6 +17,7 @@ from cxrkeras.errors import InputError
 
 RELEASE_IMAGES = 112_120
 RELEASE_PIXELS = (1024, 1024)
+OWN_TABLE = "a table of your own"
 NEARLY_BLANK = 3.0  # standard deviation of the grey levels
 # Labels whose counts tell the two label files of the whole release apart.
 LABEL_COUNTS = {
@@ -47,7 +48,11 @@ def examine_folder(
         "errors": list(release.errors),
         "notes": list(release.notes),
         "is_synthetic": release.is_synthetic,
-        "label_file": {"name": release.label_file, "version": _label_version(release)},
+        "label_file": {
+            "name": release.label_file,
+            "is_release": release.label_file in LABEL_FILES,
+            "version": _label_version(release),
+        },
         "images": {
             "listed": release.listed["rows"],
             "found": len(table),
@@ -55,7 +60,7 @@ def examine_folder(
         },
         "patients": {
             "count": len(per_patient),
-            "images_a_patient": {"median": float(per_patient.median()), "largest": int(per_patient.max())},
+            "images_per_patient": {"median": float(per_patient.median()), "largest": int(per_patient.max())},
         },
         "ages": {
             "youngest": _number(table["age"].min()),
@@ -69,7 +74,7 @@ def examine_folder(
         "lists": release.lists,
         "splits": {name: _describe_split(part) for name, part in table.groupby("split")},
         "boxes": _counts(release.boxes["label"]),
-        "odd_images": _odd_images(table, progress) if is_opening else None,
+        "odd_images": _odd_images(release, progress) if is_opening else None,
     }
     _judge(found, release)
     return found
@@ -79,7 +84,7 @@ def _judge(found: dict, release: Release) -> None:
     """Turn figures into sentences."""
     notes, errors = found["notes"], found["errors"]
     version = found["label_file"]["version"]
-    if release.label_file in LABEL_FILES and not release.is_synthetic:
+    if version != OWN_TABLE and not release.is_synthetic:
         notes.append(f"the label file is {version}. {IMPLICATION}")
     if release.split_name == OFFICIAL_SPLIT and release.listed["rows"] < RELEASE_IMAGES:
         errors.append(
@@ -87,9 +92,18 @@ def _judge(found: dict, release: Release) -> None:
             f"{RELEASE_IMAGES:,} images"
         )
     if not release.errors:
-        notes.append("no patient is in both parts")
+        notes.append("no patient is in both splits")
     if release.lists and not release.lists["in_neither"]:
         notes.append("the split lists are complete: each row of the label file is in one of them")
+    if found["odd_images"]:
+        pairs = found["odd_images"]["shared_pictures"]
+        if pairs:
+            shown = "; ".join(f"{first} and {second}" for first, second in pairs[:3])
+            errors.append(
+                f"{len(pairs):,} pictures are there under two patients, one in the training and one in the test set "
+                f"(first: {shown}): a network would be tested on what it learned; `records` leaves them out with "
+                "DUPLICATES=drop"
+            )
     if found["odd_images"] and found["odd_images"]["unreadable"]:
         notes.append(f"{len(found['odd_images']['unreadable']):,} images cannot be read: the records will skip them")
 
@@ -97,6 +111,8 @@ def _judge(found: dict, release: Release) -> None:
 def _label_version(release: Release) -> str:
     if release.is_synthetic:
         return "synthetic phantoms"
+    if release.label_file not in LABEL_FILES:
+        return OWN_TABLE
     for version, counts in LABEL_COUNTS.items():
         if all(release.listed[label] == count for label, count in counts.items()):
             return version
@@ -120,10 +136,16 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 2)
 
 
-def _odd_images(table: pd.DataFrame, progress: Callable[[int, int], None]) -> dict:
-    """Decode every image and sort out what is not as the release has it; lists of image ids, other sizes by size."""
+def _odd_images(release: Release, progress: Callable[[int, int], None]) -> dict:
+    """Decode every image and sort out what is not as the release has it; lists of image ids, other sizes by size.
+
+    `duplicates` are the images of equal pixels, `shared_pictures` the pairs of them, without constant images, that
+    belong to two patients on two sides of the split.
+    """
+    table = release.table
+    usual = RELEASE_PIXELS if release.label_file in LABEL_FILES else None
     odd = {kind: [] for kind in ("colour", "four_channels", "more_than_8_bits", "nearly_blank")}
-    other_sizes, unreadable, by_content = {}, {}, {}
+    other_sizes, unreadable, by_content, constant = {}, {}, {}, set()
     with ThreadPoolExecutor() as pool:
         for done, (row, seen) in enumerate(
             zip(table.itertuples(), pool.map(_look_at, table["path"], chunksize=1), strict=True), 1
@@ -133,12 +155,28 @@ def _odd_images(table: pd.DataFrame, progress: Callable[[int, int], None]) -> di
             else:
                 for kind in seen["kinds"]:
                     odd[kind].append(row.image_id)
-                if seen["size"] != RELEASE_PIXELS:
+                if seen["size"] != usual:
                     other_sizes.setdefault("{} x {}".format(*seen["size"]), []).append(row.image_id)
-                by_content.setdefault(seen["digest"], []).append(row.image_id)
+                by_content.setdefault(seen["digest"], []).append(row)
+                if seen["is_constant"]:
+                    constant.add(seen["digest"])
             progress(done, len(table))
-    duplicates = [ids for ids in by_content.values() if len(ids) > 1]
-    return {**odd, "other_sizes": other_sizes, "duplicates": duplicates, "unreadable": unreadable}
+    groups = {digest: rows for digest, rows in by_content.items() if len(rows) > 1}
+    shared = [
+        (train.image_id, test.image_id)
+        for digest, rows in groups.items()
+        if digest not in constant
+        for train in rows
+        for test in rows
+        if train.split != TEST and test.split == TEST and train.patient_id != test.patient_id
+    ]
+    return {
+        **odd,
+        "other_sizes": other_sizes,
+        "duplicates": [[row.image_id for row in rows] for rows in groups.values()],
+        "shared_pictures": shared,
+        "unreadable": unreadable,
+    }
 
 
 def _look_at(path: str) -> dict | str:
@@ -157,4 +195,9 @@ def _look_at(path: str) -> dict | str:
         "nearly_blank": float(grey.std()) < NEARLY_BLANK,
     }
     digest = hashlib.sha256(repr(size).encode() + grey.tobytes()).hexdigest()
-    return {"kinds": [kind for kind, is_so in kinds.items() if is_so], "size": size, "digest": digest}
+    return {
+        "kinds": [kind for kind, is_so in kinds.items() if is_so],
+        "size": size,
+        "digest": digest,
+        "is_constant": bool(grey.min() == grey.max()),
+    }

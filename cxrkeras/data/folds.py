@@ -18,6 +18,13 @@ def check_split_rule(rule: str) -> None:
         raise InputError(f"the split rule is {' or '.join(SPLIT_RULES)}; got {rule!r}")
 
 
+def parse_split_name(name: str) -> tuple[str, int] | None:
+    """Rule and seed of a split that was chosen here, as `hashed-20-0`; None for one that a data set brings."""
+    rule, _, numbers = name.partition("-")
+    share, _, seed = numbers.partition("-")
+    return (rule, int(seed)) if rule in SPLIT_RULES and share.isdigit() and seed.isdigit() else None
+
+
 def assign_folds(
     patient_ids: np.ndarray, num_folds: int, seed: int, *, rule: str = GROUPED, namespace: str = ""
 ) -> np.ndarray:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -53,7 +53,13 @@ def unify_patients(patient_ids: pd.Series) -> tuple[pd.Series, list[str]]:
     return unified, notes
 
 
-def hash_patients(namespace: str, patient_ids: Iterable[str], salt: bytes, rounds: int = ROUNDS) -> np.ndarray:
+def hash_patients(
+    namespace: str,
+    patient_ids: Iterable[str],
+    salt: bytes,
+    rounds: int = ROUNDS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
     """Salted hashes of patients, bytes (N,) of 16 each: PBKDF2 with SHA-256 (RFC 8018) of `<namespace>:<id>`.
 
     Spellings of one patient have one hash. They are pseudonyms, not anonymous: whoever has a list of ids can test which
@@ -66,7 +72,10 @@ def hash_patients(namespace: str, patient_ids: Iterable[str], salt: bytes, round
 
     patients = list(patient_ids)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # the derivation lets go of Python's lock
-        hashes = list(pool.map(derive, patients, chunksize=64))
+        hashes = []
+        for derived in pool.map(derive, patients):
+            hashes.append(derived)
+            progress(len(hashes), len(patients))
     return np.frombuffer(b"".join(hashes), f"V{HASH_BYTES}")
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from cxrkeras.data.csv_table import read_header
 from cxrkeras.data.dataset import Release
 from cxrkeras.data.folds import HASHED, check_split_rule
+from cxrkeras.data.identity import NIH
 from cxrkeras.data.nih_tables import LABEL_FILES, read_nih, read_nih_labels
 from cxrkeras.data.own_tables import WANTED, name_columns, read_own, read_own_labels
 from cxrkeras.errors import InputError
@@ -39,10 +40,14 @@ def survey_release(
     Rows with such a mistake are left out. Raises InputError only if there is nothing to be read.
     """
     check_split_rule(split_rule)
+    if namespace is not None and not namespace.strip():
+        raise InputError("the name of whose patients these are is blank")
     if not folder.is_dir():
         raise InputError(f"no data folder {folder}; `make phantom` draws one, or give DATA=<folder of the NIH release>")
     for name in LABEL_FILES:
         if (folder / name).is_file():
+            if namespace not in (None, NIH):
+                raise InputError(f"{folder} holds the NIH release, whose patients are {NIH!r}; got {namespace!r}")
             return read_nih(folder, name, split_rule, split_seed)
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv" and path.is_file())
     own = [path for path in tables if set(WANTED) <= set(name_columns(read_header(path)))]

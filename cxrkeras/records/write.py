@@ -60,6 +60,7 @@ def write_records(
     duplicates: str = ERROR,
     num_threads: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    hashing: Callable[[int, int], None] = lambda done, total: None,
 ) -> Summary:
     """Write the images of a release as records of `size` x `size` grey bytes, and the salted hashes of its patients.
 
@@ -68,7 +69,7 @@ def write_records(
     an error too, or with `duplicates` `drop` only the test set's, else the lowest fold's, is kept. An interrupted
     conversion resumes at the last whole shard, and its shards are the same bytes as those of an unbroken one, whatever
     the number of threads. Folds are assigned by `split_rule`, one of SPLIT_RULES. `progress` is called with the images
-    done and wanted.
+    done and wanted, `hashing` with the patients hashed and all.
 
     Raises InputError for a folder that holds records with other settings, that another process is writing, or on
     a disk without enough space.
@@ -109,7 +110,7 @@ def write_records(
     with locked(folder, f"another process is writing to {folder}: wait for it, or give another NAME="):
         try:
             conversion = _Conversion(folder, settings, num_threads or os.cpu_count() or 1, progress)
-            return conversion.run(release, table, max_skipped, duplicates)
+            return conversion.run(release, table, max_skipped, duplicates, hashing)
         except tf.errors.OpError as error:  # of the record writer
             raise InputError(f"cannot write to {folder}: {error.message}; then the same command goes on") from None
 
@@ -122,7 +123,7 @@ class _Conversion:
         self.size = settings["size"]
         self.journal = read_journal(folder, settings)
 
-    def run(self, release: Release, table: pd.DataFrame, max_skipped: float, duplicates: str) -> Summary:
+    def run(self, release: Release, table: pd.DataFrame, max_skipped: float, duplicates: str, hashing) -> Summary:
         todo = table[~table["shard"].isin(self.journal)]
         _check_space(self.folder, len(todo) * (self.size * self.size + EXAMPLE_OVERHEAD))
         self._write_shards(todo, list(todo["shard"].unique()), {}, len(table) - len(todo), len(table))
@@ -144,7 +145,7 @@ class _Conversion:
             num_listed=release.listed["rows"],
             num_skipped=len(skipped),
             num_dropped=len(dropped),
-            table_checksums=_write_tables(release, kept, self.folder, salt),
+            table_checksums=_write_tables(release, kept, self.folder, salt, hashing),
             shards=[self.journal[name].shard for name in table["shard"].unique()],
         )
         save_manifest(self.folder, manifest)
@@ -265,12 +266,12 @@ def _check_space(folder: Path, needed: int) -> None:
         raise InputError(f"{folder} needs {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free")
 
 
-def _write_tables(release: Release, kept: pd.DataFrame, folder: Path, salt: bytes) -> dict[str, str]:
+def _write_tables(release: Release, kept: pd.DataFrame, folder: Path, salt: bytes, hashing) -> dict[str, str]:
     """Write index, boxes and patients of the images that were kept; returns checksums of these and of the skipped."""
     columns = [*DETAILS[:3], "fold", *DETAILS[3:], *labels.LABELS]
     boxes = release.boxes[release.boxes["image_id"].isin(kept["image_id"])]
     patients = sorted(kept["patient_id"].unique())
-    hashes = hash_patients(release.namespace, patients, salt)
+    hashes = hash_patients(release.namespace, patients, salt, progress=hashing)
     texts = {
         INDEX: kept[columns].to_csv(index=False, float_format="%.4g"),
         BOXES: boxes.to_csv(index=False, float_format="%.6f"),

@@ -3,8 +3,41 @@
 PYTHON ?= python3
 EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN_CXR = .venv/bin/cxrkeras
-opt = $(if $($(1)),--$(2) "$($(1))")
+quote = '$(subst ','\'',$(1))'
+opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
 .PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score predict app tensorboard test test-browser test-all lint bench bench-models bench-training bench-evaluation bench-app bench-input parity clean
+
+# What each target takes; anything else that is given is refused, as a misspelt option would otherwise do nothing.
+takes.phantom = N SIZE PREVALENCE SEED DATA
+takes.data = DATA PARTS PARALLEL
+takes.doctor = DATA OPEN
+takes.records = DATA NAME SIZE FOLDS SEED SPLIT DUPLICATES PATIENTS MAX_SKIPPED
+takes.verify = RECORDS DATA
+takes.train = MODEL EXPERIMENT FOLD RECORDS WEIGHTS SET
+takes.cv = MODEL EXPERIMENT RECORDS WEIGHTS SET
+takes.sweep = EXPERIMENTS RECORDS WEIGHTS SET
+takes.experiment = EXPERIMENT SET
+takes.augmentation = EXPERIMENT RECORDS SET
+takes.gradcam = IMG RUN LABEL
+takes.calibrate = RUN METHOD SENSITIVITY
+takes.report = RUN
+takes.compare = RUNS PUBLISHED
+takes.ensemble = RUNS AVERAGE
+takes.explore = RECORDS
+takes.localise = RUN SAMPLE CHANNELS
+takes.score = PREDICTIONS LABELS VALIDATION OUT
+takes.predict = FILES RUN CSV
+takes.app = RUN PORT
+takes.tensorboard = PORT
+takes.test-browser = BROWSER
+takes.bench = DATA
+takes.bench-input = RUNS
+takes.parity = SAVE
+given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+known := PYTHON EXTRA SHELL $(foreach goal,$(MAKECMDGOALS),$(takes.$(goal)))
+$(foreach name,$(filter-out $(known),$(given)),$(error make $(MAKECMDGOALS) does not take $(name): it takes \
+  $(or $(foreach goal,$(MAKECMDGOALS),$(takes.$(goal))),no options)$(if $(findstring SET,$(known)),; settings of \
+  a training go into SET="training.epochs=2")))
 
 .venv/ready: setup.cfg pyproject.toml
 	@echo "installing into .venv, this takes minutes"
@@ -25,13 +58,13 @@ data: .venv/ready ## fetch the NIH release: [PARTS=1..12] (default 1, 2 GB) [DAT
 	@$(RUN_CXR) data $(call opt,DATA,data) $(call opt,PARTS,parts) $(call opt,PARALLEL,parallel)
 
 doctor: .venv/ready ## say what a data folder is [DATA=data/nih] [OPEN=1 to decode every image]
-	@$(RUN_CXR) doctor "$(or $(DATA),data/nih)" $(if $(OPEN),--open)
+	@$(RUN_CXR) doctor $(call quote,$(or $(DATA),data/nih)) $(if $(OPEN),--open)
 
 records: .venv/ready ## convert images to TFRecords [DATA=data/nih] [NAME=nih-224] [SIZE=224] [FOLDS=5] [SEED=0] [SPLIT=hashed|grouped] [DUPLICATES=error|drop] [PATIENTS=nih] [MAX_SKIPPED=0.01]
 	@$(RUN_CXR) records $(call opt,DATA,data) $(call opt,NAME,name) $(call opt,SIZE,size) $(call opt,FOLDS,folds) $(call opt,SEED,seed) $(call opt,SPLIT,split) $(call opt,DUPLICATES,duplicates) $(call opt,PATIENTS,patients) $(call opt,MAX_SKIPPED,max-skipped)
 
 verify: .venv/ready ## check records, as every training does: [RECORDS=...] [DATA=the folder they were made of]
-	@$(RUN_CXR) verify $(if $(RECORDS),"$(RECORDS)") $(call opt,DATA,data)
+	@$(RUN_CXR) verify $(if $(RECORDS),$(call quote,$(RECORDS))) $(call opt,DATA,data)
 
 models: .venv/ready ## list the networks, their cost and where their ImageNet weights come from
 	@$(RUN_CXR) models
@@ -46,13 +79,13 @@ sweep: .venv/ready ## train all folds of many and rank them: EXPERIMENTS="a b c"
 	@$(RUN_CXR) sweep $(EXPERIMENTS) $(call opt,RECORDS,records) $(call opt,WEIGHTS,weights) $(call opt,SET,set)
 
 experiment: .venv/ready ## print all settings of an experiment: EXPERIMENT=... [SET="..."]
-	@$(RUN_CXR) experiment "$(EXPERIMENT)" $(call opt,SET,set)
+	@$(RUN_CXR) experiment $(call quote,$(EXPERIMENT)) $(call opt,SET,set)
 
 augmentation: .venv/ready ## draw training images before and after: [EXPERIMENT=...] [RECORDS=...] [SET="augmentation.zoom=0.1"]
 	@$(RUN_CXR) augmentation $(call opt,EXPERIMENT,experiment) $(call opt,RECORDS,records) $(call opt,SET,set)
 
 gradcam: .venv/ready ## show where a network looked: IMG=... [RUN=...] [LABEL=...|all]
-	@$(RUN_CXR) gradcam $(if $(IMG),"$(IMG)") $(call opt,RUN,run) $(call opt,LABEL,label)
+	@$(RUN_CXR) gradcam $(if $(IMG),$(call quote,$(IMG))) $(call opt,RUN,run) $(call opt,LABEL,label)
 
 calibrate: .venv/ready ## fit probabilities and thresholds anew, on validation: [RUN=...] [METHOD=platt|temperature|isotonic] [SENSITIVITY=0.9]
 	@$(RUN_CXR) calibrate $(call opt,RUN,run) $(call opt,METHOD,method) $(call opt,SENSITIVITY,sensitivity)
@@ -73,7 +106,7 @@ localise: .venv/ready ## score heat maps against the true boxes: [RUN=...] [SAMP
 	@$(RUN_CXR) localise $(call opt,RUN,run) $(call opt,SAMPLE,sample) $(call opt,CHANNELS,channels)
 
 score: .venv/ready ## score other people's predictions: PREDICTIONS=file.csv [LABELS=Data_Entry_2017_v2020.csv] [VALIDATION=file.csv] [OUT=folder]
-	@$(RUN_CXR) score $(if $(PREDICTIONS),"$(PREDICTIONS)") $(call opt,LABELS,labels) $(call opt,VALIDATION,validation) $(call opt,OUT,out)
+	@$(RUN_CXR) score $(if $(PREDICTIONS),$(call quote,$(PREDICTIONS))) $(call opt,LABELS,labels) $(call opt,VALIDATION,validation) $(call opt,OUT,out)
 
 predict: .venv/ready ## say what a network finds in images: FILES="a.png folder" [RUN=...] [CSV=out.csv]
 	@$(RUN_CXR) predict $(FILES) $(call opt,RUN,run) $(call opt,CSV,csv)

@@ -17,6 +17,7 @@ from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.problems import make_problem
 from cxrkeras.app.report import NOTICE, write_image_report
 from cxrkeras.app.results import LARGEST_PICTURE, PNG_SIDE, FileTooLarge, describe_answer, describe_problem
+from cxrkeras.data.dicom_header import read_header_warnings
 from cxrkeras.data.images import decode_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.overlay import blend_map, paint_layer
@@ -58,14 +59,13 @@ def _read_upload() -> FileStorage:
     return uploads[0]
 
 
-def _decode(upload: FileStorage) -> np.ndarray:
-    """A grey image, uint8 (height, width); InputError for a file that is none or too large."""
+def _decode(upload: FileStorage) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A grey image, uint8 (height, width), and what its header warns of; InputError for none or one too large."""
     limits = flask.current_app.config["LIMITS"]
     content = upload.stream.read(limits.file_bytes + 1)
     if len(content) > limits.file_bytes:
         raise FileTooLarge(f"more than the {limits.file_bytes / 2**20:g} MB that a file may have")
-    with flask.current_app.config["DECODERS"]:
-        return decode_image(content, limits.pixels)
+    return decode_image(content, limits.pixels), read_header_warnings(content)
 
 
 def _read_side() -> int:
@@ -97,8 +97,8 @@ def predict():
         for upload in _read_uploads():
             result = {"name": upload.filename or ""}
             try:
-                grey = _decode(upload)
-                answer = predictor.answer(grey)
+                grey, said = _decode(upload)
+                answer = predictor.answer(grey, said=said)
                 results.append(
                     result | describe_answer(answer, predictor.facts.thresholds) | _describe_picture(grey, side)
                 )
@@ -119,10 +119,10 @@ def explain():
             if wants_png and label == ALL:
                 raise InputError("a PNG shows one label: give `label`, or ask for application/json")
             side = _read_side()
-            grey = _decode(upload)
+            grey, said = _decode(upload)
         except InputError as error:
             return make_problem(**describe_problem(error)["problem"])
-        answer = predictor.answer(grey, with_maps=True)
+        answer = predictor.answer(grey, said=said, with_maps=True)
         if wants_png:
             image = np.asarray(_shrink(grey, side or PNG_SIDE))
             blended = blend_map(image, answer.maps[labels.LABELS.index(label)])
@@ -148,10 +148,10 @@ def report():
     with _slot():
         upload = _read_upload()
         try:
-            grey = _decode(upload)
+            grey, said = _decode(upload)
         except InputError as error:
             return make_problem(**describe_problem(error)["problem"])
-        answer = predictor.answer(grey, with_maps=True)
+        answer = predictor.answer(grey, said=said, with_maps=True)
         upload.stream.seek(0)
         digest = hashlib.file_digest(upload.stream, "sha256").hexdigest()
         return flask.Response(

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxrkeras.data.dicom_header import read_header_warnings
 from cxrkeras.data.images import decode_image
 from cxrkeras.errors import InputError
 
@@ -40,7 +41,8 @@ def answer_files(
         if not path.is_file():  # a pipe would be waited for without end
             return InputError("no such file")
         try:
-            return predictor.answer(decode_image(path.read_bytes()))
+            content = path.read_bytes()
+            return predictor.answer(decode_image(content), said=read_header_warnings(content))
         except InputError as error:
             return error
         except OSError as error:

@@ -1,7 +1,6 @@
 """The web application: `create_app` builds it, `make_server` listens for it."""
 
 import logging
-import os
 import threading
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,7 +15,7 @@ from cxrkeras.app.api import api
 from cxrkeras.app.dashboard import mount_dashboard
 from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.problems import make_problem
-from cxrkeras.data.dicom import MAX_PIXELS
+from cxrkeras.data.limits import MAX_PIXELS
 from cxrkeras.errors import InputError
 
 HEADERS = {
@@ -62,7 +61,6 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flas
         PREDICTOR=predictor,
         LIMITS=limits,
         SLOTS=threading.BoundedSemaphore(limits.in_flight),
-        DECODERS=threading.BoundedSemaphore(os.cpu_count() or 1),  # a large image takes a gigabyte while it is decoded
     )
     app.json.sort_keys = False
     app.register_blueprint(api)

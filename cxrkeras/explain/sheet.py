@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrkeras import labels
+from cxrkeras.data.dicom_header import read_header_warnings
 from cxrkeras.data.images import decode_image, resize_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer, load_network
@@ -94,7 +95,8 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
         out = folder / GRADCAM / f"{path.stem}-{digest}{suffix}.png"
         make_folder(out.parent)
         figure.savefig(out)
-        warnings = []
+        warnings = [f"this may not be a chest radiograph like those of the training: {said}"
+                    for said in read_header_warnings(content)]  # fmt: skip
         if empty := [name for name in chosen if not maps[name].any()]:
             warnings.append(f"empty map, nothing in the image speaks for: {', '.join(empty)}")
         if strange := [name for name in chosen if name in unseen]:

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -78,8 +79,10 @@ class Training(_Section):
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None  # without one, that of the network's row
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"  # auto follows the device
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    early_stopping: Annotated[int, Field(ge=0)] = 0  # epochs without a better AUC before stopping; 0 never stops
+    # Epochs of a phase without a better AUC than its best so far before the phase ends; 0 never ends one early
+    early_stopping: Annotated[int, Field(ge=0)] = 0
     deterministic: bool = False  # the same history bit for bit on a CPU, for some speed
+    keep_state: bool = False  # keep the last state after the end, so that a longer run can resume from it
     gradcam: Annotated[int, Field(ge=0, le=16)] = 0  # validation images whose heat maps TensorBoard shows each epoch
 
     @pydantic.model_validator(mode="after")
@@ -134,7 +137,7 @@ class Schedule(_Section):
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.5  # factor of the learning rate
     step: Epochs = 2  # epochs from one factor to the next
     patience: Annotated[int, Field(ge=0)] = 2  # epochs without a better validation loss before a factor
-    warm_up: Annotated[float, Field(ge=0)] = 1.0  # epochs in which the rate rises
+    warm_up: Annotated[float, Field(ge=0)] = 1.0  # epochs in which the rate rises, at the start of each phase
     only_for = {
         "gamma": {"step", "exponential", "plateau"},
         "step": {"step"},
@@ -170,6 +173,15 @@ class Experiment(_Section):
     schedule: Schedule = Schedule()
     sampling: Sampling = Sampling()
     augmentation: Augmentation = Augmentation()
+
+    @pydantic.model_validator(mode="after")
+    def _fit_warm_up(self):
+        shortest = min(phase.epochs for phase in self.phases)
+        if self.schedule.name == "cosine" and self.schedule.warm_up > shortest:
+            raise ValueError(
+                f"schedule.warm_up is {self.schedule.warm_up:g} epochs and a phase has {shortest}: shorten the warm-up"
+            )
+        return self
 
     @property
     def phases(self) -> list[Phase]:
@@ -208,7 +220,7 @@ def load_experiment(name: str | None = None, *, settings: dict | None = None, ov
             raise InputError(f"{source}: {section} must be a section, [{section}]; got {content[section]!r}")
     for section, values in (settings or {}).items():
         content.setdefault(section, {}).update(values)
-    for assignment in overrides.split():
+    for assignment in _split_assignments(overrides):
         key, equals, value = assignment.partition("=")
         *sections, field = key.split(".")
         if not (equals and field and sections and all(sections)):
@@ -218,27 +230,50 @@ def load_experiment(name: str | None = None, *, settings: dict | None = None, ov
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise InputError(f"{section} is no section: cannot set {key}")
-        place[field] = _parse_value(value)
+        place[field] = _parse_value(value, is_text=_takes_text([*sections, field]))
     try:
         return Experiment(**content)
     except pydantic.ValidationError as error:
         raise InputError(f"{source}: {_explain(error.errors())}") from None
 
 
-def _parse_value(text: str) -> object:
+_ASSIGNMENT = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'[^']*'|\[(?:"[^"]*"|'[^']*'|[^\]"'])*\]|[^\s"'\[])+""")
+
+
+def _split_assignments(text: str) -> list[str]:
+    """The assignments of `a.b=1 c.d="x y" e.f=[1, 2]`: blanks within quotes and brackets do not part them."""
+    found = _ASSIGNMENT.findall(text)
+    if "".join("".join(found).split()) != "".join(text.split()):  # something was passed over
+        raise InputError(f"SET has a quote or bracket that is not closed: {text[:80]!r}")
+    return found
+
+
+def _parse_value(text: str, *, is_text: bool) -> object:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text  # a bare word
     except RecursionError:
         raise InputError(f"a setting is nested too deeply: {text[:20]}...") from None
+    return text if is_text and not isinstance(value, str) else value  # names may be numbers, as records of 2024
+
+
+def _takes_text(path: list[str]) -> bool:
+    """Whether the setting at this path is a text."""
+    section = Experiment
+    for name in path:
+        field = getattr(section, "model_fields", {}).get(name)
+        if field is None:
+            return False
+        section = field.annotation
+    return section in (str, str | None)
 
 
 def _explain(errors: list[dict]) -> str:
     error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     place = _name_place(error)
     if error["type"] == "value_error":
-        return f"{place}: {error['ctx']['error']}"
+        return f"{place}: {error['ctx']['error']}" if place else str(error["ctx"]["error"])
     if error["type"] != "extra_forbidden":
         given = "" if error["type"] == "missing" else f", got {error['input']!r}"
         allowed = " or ".join(other["msg"] for other in errors if _name_place(other) == place)  # each kind of value's

@@ -1,6 +1,6 @@
 """The names of the files in a data, records and run folder, and how they are written and found."""
 
-import fcntl
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -34,7 +34,8 @@ INPUT_CHECK = "input_check.npz"
 CALIBRATION = "calibration.json"
 THRESHOLDS = "thresholds.json"
 TRAINED_ON = "trained_on.json"
-LOCK = ".lock"
+NO_LOCKS = "CXRKERAS_NO_LOCKS"  # environment variable
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 TENSORBOARD = "tensorboard"
 GRADCAM = "gradcam"
 
@@ -65,17 +66,32 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path, refusal: str) -> Iterator[None]:
-    """Hold a folder for this process; InputError with the sentence `refusal` where another one holds it."""
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(refusal) from None
-        try:
-            yield
-        finally:
-            (folder / LOCK).unlink(missing_ok=True)
+def locked(lock: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file for this process; InputError with the sentence `refusal` where another one holds it.
+
+    The file stays: to delete it while somebody waits for it would let two in.
+    """
+    import filelock
+
+    if os.environ.get(NO_LOCKS):
+        yield
+        return
+    held = filelock.FileLock(lock)
+    try:
+        held.acquire(blocking=False)
+    except filelock.Timeout:
+        raise InputError(refusal) from None
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _WITHOUT_LOCKS:
+            raise
+        raise InputError(
+            f"{lock.parent} is on a file system without locks, on which two processes could write the same files: use "
+            f"another disk, or set {NO_LOCKS}=1 if only one process writes there"
+        ) from None
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def make_folder(path: Path) -> None:
@@ -89,7 +105,7 @@ def make_folder(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file that is either whole or not there, also after a crash or on a full disk."""
     with replacing(path) as draft:
-        draft.write_text(text)
+        draft.write_text(text, "utf-8")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -181,7 +197,7 @@ def load_json(path: Path, keys: tuple[str, ...] = ()) -> dict:
     if not path.is_file():
         raise InputError(f"{path} is gone: bring it back, or delete its folder and make it anew")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"it holds {str(content)[:20]!r}")
         if missing := [key for key in keys if key not in content]:

@@ -96,3 +96,37 @@ def test_experiments_are_frozen():
     experiment = load_experiment(settings=RESNET)
     with pytest.raises(ValueError, match="frozen"):
         experiment.training.epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ("data.records=2024", ("2024", "imagenet")),
+        ('data.records="my records"', ("my records", "imagenet")),
+        ("model.weights='a b/c.keras' data.records=x", ("x", "a b/c.keras")),
+        ("data.records=true model.weights=1.5", ("true", "1.5")),
+        ("", (None, "imagenet")),
+    ],
+)
+def test_names_with_blanks_and_numbers_for_names(overrides, expected):
+    experiment = load_experiment(settings={"model": {"name": "resnet18"}}, overrides=overrides)
+    assert (experiment.data.records, experiment.model.weights) == expected
+
+
+def test_lists_with_blanks_and_what_is_not_closed():
+    weights = ", ".join(["0.1"] * 15)
+    settings = {"model": {"name": "resnet18"}, "loss": {"name": "focal"}}
+    experiment = load_experiment(settings=settings, overrides=f"loss.alpha=[{weights}] training.epochs=2")
+    assert experiment.loss.alpha == [0.1] * 15
+    for overrides in ('data.records="x', "loss.alpha=[0.1, 0.2", "data.records=it's"):
+        with pytest.raises(InputError, match="not closed"):
+            load_experiment(settings=settings, overrides=overrides)
+
+
+def test_a_warm_up_longer_than_a_phase_is_refused():
+    settings = {"model": {"name": "resnet18"}, "schedule": {"name": "cosine", "warm_up": 2.5}}
+    assert load_experiment(settings=settings).schedule.warm_up == 2.5
+    with pytest.raises(InputError, match=r"warm_up is 2\.5 epochs and a phase has 2: shorten"):
+        load_experiment(settings=settings, overrides="training.epochs=2")
+    assert load_experiment(settings={"model": {"name": "resnet18"}, "schedule": {"name": "cosine"}},
+                           overrides="training.epochs=1")  # fmt: skip

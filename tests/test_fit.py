@@ -3,7 +3,7 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
@@ -24,6 +24,7 @@ from cxrkeras.records.write import write_records
 from cxrkeras.runs import RUNS_ROOT, find_fold, find_records, find_run
 from cxrkeras.scoring.scores import mean_auc, score_labels
 from cxrkeras.training.backup import Progress, load_backup, save_backup
+from cxrkeras.training.continuation import continue_shorter
 from cxrkeras.training.fit import Monitor, train_fold
 from cxrkeras.training.plan import choose_precision, describe_run, name_run, resolve_experiment
 from cxrkeras.training.start import check_start
@@ -116,7 +117,7 @@ def test_the_same_command_again_is_already_done(trained, small_experiment):
     again = train_fold(small_experiment, root=trained.folder.parents[1], monitor=Monitor(say=said.append))
     assert not again.is_new
     assert again.metrics == trained.metrics
-    assert said == [f"already done: {trained.folder}"]
+    assert said[0].startswith(f"already done: {trained.folder}. For more epochs")
     assert (trained.folder / "metrics.json").stat().st_mtime_ns == before
 
 
@@ -195,9 +196,7 @@ def tag_of_hparams(events):
 
 def test_two_trainings_of_the_same_do_not_meet(small_experiment, tmp_path):
     resolved, _, manifest = resolve_experiment(small_experiment)
-    folder = tmp_path / name_run("resnet18", resolved, manifest) / "fold0"
-    folder.mkdir(parents=True)
-    with (folder / ".lock").open("w") as file:
+    with (tmp_path / f".{name_run('resnet18', resolved, manifest)}-fold0.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another process is training in"):
             train_fold(small_experiment, root=tmp_path)
@@ -281,16 +280,86 @@ def small_network_of_nan(folder):
     return folder / "nan.keras"
 
 
-def test_early_stopping_counts_epochs_since_the_best(small_experiment, tmp_path, monkeypatch):
-    aucs = iter([0.6, 0.7, 0.65, 0.7])
-    monkeypatch.setattr("cxrkeras.training.fit.mean_auc", lambda scores: (next(aucs, 0.5), 14))
+def follow(qualities, phases, patience):
+    """The phase of each epoch that these qualities lead to, and the progress."""
+    progress, seen, left = Progress(), [], iter(qualities)
+    while True:
+        while progress.phase < len(phases) and progress.is_phase_over(phases[progress.phase], patience):
+            progress.end_phase(phases[progress.phase])
+        if progress.phase == len(phases):
+            return seen, progress
+        seen.append(progress.phase)
+        progress.note_epoch(next(left))
+        progress = Progress(**json.loads(json.dumps(asdict(progress))))  # as it is saved and read between epochs
+
+
+@pytest.mark.parametrize(
+    ("qualities", "phases", "patience", "seen", "best", "stopped"),
+    [
+        ([0.6, 0.7, 0.65, 0.7], [6], 2, [0] * 4, 2, [{"phase": 1, "epoch": 4}]),
+        ([0.6, 0.7, 0.8], [3], 2, [0] * 3, 3, []),
+        ([0.6, 0.5, 0.4, 0.45, 0.7], [3, 3], 1, [0, 0, 1, 1, 1], 5, [{"phase": 1, "epoch": 2}]),
+        ([0.6, 0.5, 0.4, 0.3], [3, 3], 1, [0, 0, 1, 1], 1, [{"phase": 1, "epoch": 2}, {"phase": 2, "epoch": 4}]),
+        ([0.6, 0.5, 0.4], [3], 0, [0] * 3, 1, []),
+    ],
+)
+def test_early_stopping_ends_a_phase_and_counts_again_in_the_next(qualities, phases, patience, seen, best, stopped):
+    found, progress = follow(qualities, phases, patience)
+    assert (found, progress.best_epoch, progress.stopped) == (seen, best, stopped)
+
+
+def test_a_phase_that_stops_early_leaves_the_next_its_epochs(small_experiment, tmp_path):
+    """A head that learns nothing ends its phase after two epochs; the whole network then trains for its own two."""
+    settings = json.loads(small_experiment.model_dump_json(exclude_none=True, exclude_unset=True))
+    settings["training"] = {"batch_size": 128, "early_stopping": 1, "keep_state": True, "phases": [
+        {"layers": "head", "epochs": 3, "learning_rate": 1e-12}, {"layers": "all", "epochs": 2, "learning_rate": 1e-3},
+    ]}  # fmt: skip
     said = []
-    experiment = with_settings(small_experiment, "training.epochs=6 training.early_stopping=2")
-    result = train_fold(experiment, root=tmp_path, monitor=Monitor(say=said.append))
-    assert len(pd.read_csv(result.folder / "history.csv")) == 4
-    epochs = [sentence for sentence in said if sentence.startswith("epoch")]
-    assert ["best so far" in sentence for sentence in epochs] == [True, True, False, False]
-    assert result.metrics["best_epoch"] == 2
+    result = train_fold(load_experiment(settings=settings), root=tmp_path, monitor=Monitor(say=said.append))
+    history = pd.read_csv(result.folder / "history.csv")
+    assert history["phase"].tolist()[:3] == [1, 1, 2]
+    assert history["learning rate"].tolist()[:3] == pytest.approx([1e-12, 5e-13, 1e-3])  # the rate begins again
+    assert {"phase": 1, "epoch": 2} in result.metrics["stopped_early"]
+    assert any(sentence.startswith("phase 1 of 2 ends early, after epoch 2: no better") for sentence in said)
+    assert "the last state is kept in" in said[-1]
+    assert (result.folder / "backup" / "state.npz").is_file()
+    # A longer run of the same settings goes on from there.
+    settings["training"]["phases"][1]["epochs"] = 3
+    settings["training"]["early_stopping"] = 1
+    said.clear()
+    longer = train_fold(load_experiment(settings=settings), root=tmp_path, monitor=Monitor(say=said.append))
+    assert longer.folder != result.folder
+    assert f"resuming from {result.folder.parent.name}/fold0 after epoch {len(history)}" in said
+    again = pd.read_csv(longer.folder / "history.csv")
+    assert again.iloc[: len(history)].equals(history)
+    said.clear()
+    assert not train_fold(load_experiment(settings=settings), root=tmp_path, monitor=Monitor(say=said.append)).is_new
+    assert "For more epochs raise training.epochs" in said[0]
+
+
+def test_a_longer_run_says_why_it_starts_at_the_first_epoch(trained, small_experiment, tmp_path):
+    shutil.copytree(trained.folder.parents[1], tmp_path / "runs")
+
+    def prepare(overrides):
+        resolved, _, manifest = resolve_experiment(with_settings(small_experiment, overrides))
+        folder = tmp_path / "runs" / name_run("resnet18", resolved, manifest) / "fold0"
+        said = []
+        continue_shorter(folder, resolved, manifest, said.append)
+        return said
+
+    assert "its state was not kept (training.keep_state = true): starting at epoch 1" in prepare("training.epochs=3")[0]
+    assert prepare("training.epochs=1") == prepare("training.epochs=3 training.seed=7") == []
+    resolved, _, manifest = resolve_experiment(with_settings(small_experiment, "training.keep_state=true"))
+    assert name_run("resnet18", resolved, manifest) == trained.folder.parent.name  # no part of the name
+    finished = tmp_path / "runs" / trained.folder.parent.name / "fold0"
+    config = json.loads((finished / "config.json").read_text())
+    config["experiment"]["schedule"] = {"name": "cosine", "warm_up": 1.0}
+    shorter, _, _ = resolve_experiment(with_settings(small_experiment, "schedule.name=cosine"))
+    moved = tmp_path / "runs" / name_run("resnet18", shorter, manifest) / "fold0"
+    shutil.copytree(finished, moved)
+    (moved / "config.json").write_text(json.dumps(config))
+    (sentence,) = prepare("training.epochs=3 schedule.name=cosine")
+    assert "the cosine schedule depends on their number: starting at epoch 1" in sentence
 
 
 def test_starting_from_a_run(trained, small_experiment, tmp_path):

@@ -268,8 +268,7 @@ def test_too_many_unreadable_images_are_an_error_and_can_be_allowed(damaged, tmp
 
 def test_a_second_conversion_into_the_folder_is_refused(release, tmp_path):
     folder = tmp_path / "records"
-    folder.mkdir()
-    with (folder / ".lock").open("w") as file:
+    with (tmp_path / ".records.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another process"):
             write_records(release, folder, size=32)

@@ -23,3 +23,13 @@ def test_constant_and_cosine():
     cosine = Schedule(name="cosine", warm_up=2)
     rates = [learning_rate(cosine, 1.0, time, 10, []) for time in (0, 1, 2, 6, 10)]
     assert rates == pytest.approx([0, 0.5, 1, 0.5, 0])
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 7])
+def test_a_warm_up_rises_in_equal_steps_from_its_first_to_the_whole_rate(num_steps):
+    cosine = Schedule(name="cosine", warm_up=2)
+    times = [epoch + step / num_steps for epoch in range(3) for step in range(num_steps)]
+    rates = [learning_rate(cosine, 1.0, time, 10, [], 1 / num_steps) for time in times]
+    warming = 2 * num_steps
+    assert rates[:warming] == pytest.approx([(step + 1) / warming for step in range(warming)])
+    assert rates[warming] == pytest.approx(1)

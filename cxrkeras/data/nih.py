@@ -153,7 +153,7 @@ def _fetch_table(folder: Path, name: str, rows: int, source: Source, progress: C
         timeout=TIMEOUT,
         progress=lambda had, total: progress(name, had, total),
     )
-    lines = checked.read_text(errors="replace").split("\n")
+    lines = checked.read_text("utf-8", errors="replace").split("\n")
     lines = [line.strip() for line in lines if line.strip()]
     expected = dict(source.list_digests).get(name)
     if expected:

@@ -146,11 +146,11 @@ def write_tables(folder: Path, table: pd.DataFrame, boxes: list[tuple], size: in
         text = labels.encode_labels([*findings, not findings.any()])
         person = f"{row.follow_up},{row.patient_id},{row.age},{row.sex},{row.view}"
         entry.append(f"{row.image_id},{text},{person},{size},{size},{spacing},{spacing}")
-    (folder / LABEL_FILES[0]).write_text("\n".join(entry) + "\n")
+    (folder / LABEL_FILES[0]).write_text("\n".join(entry) + "\n", "utf-8")
     spelling = {ours: theirs for theirs, ours in BOX_SPELLING.items()}
     lines = ["Image Index,Finding Label,Bbox [x,y,w,h],,,"]
     for image_id, label, *box in boxes:
         lines.append(",".join([image_id, spelling.get(label, label), *(f"{BOX_FRAME * side:.3f}" for side in box)]))
-    (folder / BOX_LIST).write_text("\n".join(lines) + "\n")
+    (folder / BOX_LIST).write_text("\n".join(lines) + "\n", "utf-8")
     for name, part in ((TEST_LIST, table["is_test"]), (TRAIN_VAL_LIST, ~table["is_test"])):
-        (folder / name).write_text("\n".join(table["image_id"][part]) + "\n")
+        (folder / name).write_text("\n".join(table["image_id"][part]) + "\n", "utf-8")

@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer, load_network
 from cxrkeras.explain.overlay import plot_gradcam
 from cxrkeras.models.classifier import FEATURES
-from cxrkeras.runs import CONFIG, GRADCAM, MODEL, PHANTOM_FILE, make_folder
+from cxrkeras.runs import CONFIG, GRADCAM, MODEL, PHANTOM_FILE, Config, load_shaped, make_folder
 from cxrkeras.scoring.operating import load_or_fit
 
 NUM_TOP = 4
@@ -54,16 +53,15 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
     """
     if not (folder / MODEL).is_file():
         raise InputError(f"{folder} has no {MODEL} to explain")
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-        trained_on = config["parts"]["training"]
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{folder} cannot be read as a run: {error}") from error
+    config = load_shaped(folder / CONFIG, Config)
+    trained_on = config["parts"].get("training")
+    if trained_on is None:
+        raise InputError(f"{folder / CONFIG} does not say what the network was trained on")
     network = load_network(folder / MODEL)
     explain = build_explainer(network)
     calibration, _ = load_or_fit(folder)
     size, cells = network.input_shape[1], network.get_layer(FEATURES).output.shape[1]
-    unseen = [label for label, count in trained_on["positives"].items() if not count]
+    unseen = [label for label, count in (trained_on.get("positives") or {}).items() if not count]
     data = "synthetic phantoms" if config["is_synthetic"] else f"split {config['split_name']}"
     notice = (
         f"Grad-CAM of {folder.parent.name}/{folder.name}, trained on {trained_on['images']:,} images of "

@@ -73,7 +73,7 @@ def load_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise InputError(f"{folder} holds no records, {MANIFEST} is gone: bring them back, or make them anew")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"it holds {str(content)[:20]!r}")
         checksum = content.pop("checksum", None)

@@ -107,7 +107,8 @@ def write_records(
         count = sum(shard.count for shard in manifest.shards)
         return Summary(folder, count, skipped, manifest.num_dropped, is_new=False)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, f"another process is writing to {folder}: wait for it, or give another NAME="):
+    lock = folder.with_name(f".{folder.name}.lock")
+    with locked(lock, f"another process is writing to {folder}: wait for it, or give another NAME="):
         try:
             conversion = _Conversion(folder, settings, num_threads or os.cpu_count() or 1, progress)
             return conversion.run(release, table, max_skipped, duplicates, hashing)

@@ -208,7 +208,7 @@ def compare_paired(
 
 def load_published() -> pd.DataFrame:
     """AUCs of the eleven columns that this system was made to reproduce, a row a label, as they were published."""
-    with files("cxrkeras.reports").joinpath(PUBLISHED).open() as file:
+    with files("cxrkeras.reports").joinpath(PUBLISHED).open(encoding="utf-8") as file:
         table = pd.read_csv(file, comment="#", index_col="label")
     return table.loc[list(labels.LABELS)] / 100
 

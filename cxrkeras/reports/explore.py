@@ -11,6 +11,7 @@ from cxrkeras.reports import figures
 from cxrkeras.reports.figures import spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, save_page
 from cxrkeras.runs import EXPLORATION, write_text
+from cxrkeras.scoring.evaluation import SEXES, VIEW_NAMES
 
 AGES = np.array([0, 10, 20, 30, 40, 50, 60, 70, 80, 121])
 FILMS = np.array([1, 2, 3, 4, 5, 7, 10, 20, 1000])
@@ -158,10 +159,11 @@ def write_exploration(folder: Path) -> Path:
 
 def _count_kinds(by_split: dict[str, pd.DataFrame], source: str) -> Table:
     rows = []
-    for column, kinds in (("sex", {"F": "women", "M": "men", "": "sex not given"}),
-                          ("view", {"PA": "PA", "AP": "AP", "": "view not given"})):  # fmt: skip
+    for column, kinds in (("sex", SEXES | {"": "sex not given"}), ("view", VIEW_NAMES | {"": "view not given"})):
         for value, name in kinds.items():
             counts = [(part[column] == value).sum() for part in by_split.values()]
+            if not any(counts):
+                continue
             sizes = [max(len(part), 1) for part in by_split.values()]
             rows.append([name, *(f"{n:,} ({n / size:.1%})" for n, size in zip(counts, sizes, strict=True))])
     return Table(["images", *by_split], rows, source)

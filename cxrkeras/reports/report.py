@@ -186,6 +186,11 @@ def _warnings(fold: Fold) -> list[str]:
     warnings = []
     if fold.metrics["is_synthetic"]:
         warnings.append("Trained and scored on synthetic phantoms. It says nothing about radiographs of patients.")
+    if fold.config.get("is_past_known") is False:
+        warnings.append(
+            "It started from weights that do not say which patients trained them: whether some of those are held out "
+            "here could not be checked."
+        )
     if fold.metrics["is_partial"]:
         warnings.append("Part of the listed images only: not comparable with scores on all of them.")
     return warnings

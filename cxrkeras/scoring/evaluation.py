@@ -25,7 +25,8 @@ SHOW = Callable[[int, int], None]
 MEAN = "mean of findings"
 AGE_BANDS = {"under 20": (0, 20), "20 to 39": (20, 40), "40 to 59": (40, 60), "60 and over": (60, np.inf)}
 LEAST_PATIENTS = 10  # of a group that is scored
-SEXES = {"F": "women", "M": "men"}
+SEXES = {"F": "women", "M": "men", "other": "another sex"}
+VIEW_NAMES = {"PA": "PA", "AP": "AP", "lateral": "lateral", "other": "another view"}
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def evaluate_groups(
     masks = {("all", "all images"): np.ones(len(people), bool)}
     masks |= {("sex", name): (people["sex"] == sex).to_numpy() for sex, name in SEXES.items()}
     masks |= {("age", band): (age >= low) & (age < high) for band, (low, high) in AGE_BANDS.items()}
-    masks |= {("view", view): (people["view"] == view).to_numpy() for view in ("PA", "AP")}
+    masks |= {("view", name): (people["view"] == view).to_numpy() for view, name in VIEW_NAMES.items()}
     masks = {key: mask for key, mask in masks.items() if mask.any()}
     scored = {}
     for key, mask in masks.items():

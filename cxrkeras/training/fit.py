@@ -30,6 +30,7 @@ from cxrkeras.runs import (
     METRICS,
     MODEL,
     RUNS_ROOT,
+    TENSORBOARD,
     TRAINED_ON,
     load_json,
     locked,
@@ -42,8 +43,9 @@ from cxrkeras.scoring.operating import describe_part, fit_operating_points, save
 from cxrkeras.scoring.predictions import Predictions, save_predictions
 from cxrkeras.scoring.predictor import build_live_predictor, build_predictor, predict_batches
 from cxrkeras.scoring.scores import describe_scores, format_mean, mean_auc, score_labels
-from cxrkeras.training.backup import Progress, load_backup, read_progress, save_backup
+from cxrkeras.training.backup import Progress, find_backup, load_backup, read_progress, save_backup
 from cxrkeras.training.board import GRID, Board
+from cxrkeras.training.continuation import continue_shorter
 from cxrkeras.training.input_check import fit_input_check
 from cxrkeras.training.plan import describe_run, name_run, resolve_experiment
 from cxrkeras.training.sampling import draw_copies, expect_copies, split_passes
@@ -79,7 +81,7 @@ def train_fold(
 ) -> Result:
     """Train a network with one fold held out, and fill `<root>/<run>/fold<k>/`.
 
-    The epoch with the best mean validation AUC is kept. An unfinished run of the same settings is taken up where its
+    The epoch with the best mean validation AUC is kept. An unfinished run of the same settings resumes where its
     state was saved last: after each epoch, every ten minutes, and on SIGINT and SIGTERM, which end as a
     KeyboardInterrupt. Of a finished one the scores are returned. `name` is the experiment's, by default the
     network's. Raises InputError for settings that do not fit the records, for a loss that is not finite, for too
@@ -89,7 +91,10 @@ def train_fold(
     resolved, records, manifest = resolve_experiment(experiment)
     folder = root / name_run(name or resolved.model.name, resolved, manifest) / f"fold{resolved.data.fold}"
     if (folder / METRICS).is_file():
-        monitor.say(f"already done: {folder}")
+        monitor.say(
+            f"already done: {folder}. For more epochs raise training.epochs: that is a run of its own, which resumes "
+            "from this one's last state if it was kept with training.keep_state = true"
+        )
         return Result(folder, load_json(folder / METRICS, ("validation", "test")), is_new=False)
     index = load_index(records)
     start = check_start(resolved, records, manifest, index, monitor.say)
@@ -109,11 +114,12 @@ def train_fold(
         trainer = Trainer(resolved, imagenet_file, config["parts"]["training"])
         write_json(folder / CONFIG, config)
         save_past(folder / TRAINED_ON, past)
-        best_epoch = _Loop(trainer, records, index, config, past, folder, monitor, interruption).run()
+        continue_shorter(folder, resolved, manifest, monitor.say)
+        progress = _Loop(trainer, records, index, config, past, folder, monitor, interruption).run()
         refuse_shared(
             read_past(folder / MODEL), str(folder / MODEL), resolved.data.fold, records, manifest, index
         )  # which may have been copied there
-        metrics = _finish(resolved, records, manifest, folder, best_epoch, monitor, interruption)
+        metrics = _finish(resolved, records, manifest, folder, progress, monitor, interruption)
     return Result(folder, metrics, is_new=True)
 
 
@@ -122,7 +128,8 @@ def _claim(folder: Path) -> Iterator[None]:
     """Hold the folder of a fold for this process; if the start fails and nothing is in it, it goes again."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(folder, f"another process is training in {folder}: wait for it, or stop it"):
+        lock = folder.parents[1] / f".{folder.parent.name}-{folder.name}.lock"
+        with locked(lock, f"another process is training in {folder}: wait for it, or stop it"):
             yield
     finally:
         with suppress(OSError):  # which says that something is in them
@@ -176,41 +183,49 @@ class _Loop:
         self.monitor, self.interruption = monitor, interruption
         self.resolved = trainer.resolved
         self.fold, self.training = self.resolved.data.fold, self.resolved.training
-        # The phase of each epoch and the epoch at which that phase began.
-        self.plan = []
-        for number, phase in enumerate(self.resolved.phases):
-            self.plan += [(number, len(self.plan))] * phase.epochs
         self.expected = None
         if self.resolved.sampling.name == "balanced":
             rows = index[(index["split"] == TRAIN_VAL) & (index["fold"] != self.fold)]
             self.expected = expect_copies(rows[list(labels.LABELS)].to_numpy(float), self.resolved.sampling)
         self.predictor = build_live_predictor(trainer.network)
         self.num_images = config["parts"]["training"]["images"]
+        self.has_curves = (folder / TENSORBOARD).is_dir()
         self.board = Board(folder, self.resolved, is_synthetic=config["is_synthetic"])
         self.progress = Progress()
 
-    def run(self) -> int:
-        """Train to the end and return the epoch that was kept, counted from 1."""
-        self._take_up()
-        progress = self.progress
-        for epoch in range(progress.epochs_done, self.training.epochs):
-            if (
-                self.training.early_stopping
-                and progress.epochs_done - progress.best_epoch >= self.training.early_stopping
+    def run(self) -> Progress:
+        """Train to the end and return how it went."""
+        self._resume()
+        progress, phases = self.progress, self.resolved.phases
+        while True:
+            while progress.phase < len(phases) and progress.is_phase_over(
+                phases[progress.phase].epochs, self.training.early_stopping
             ):
+                self._end_phase()
+            if progress.phase == len(phases):
                 break
-            number = self.plan[epoch][0]
-            if number != self.trainer.phase:
-                self.trainer.start_phase(number)
+            if progress.phase != self.trainer.phase:
+                self.trainer.start_phase(progress.phase)
+            epoch = progress.epochs_done
             if epoch == 0 and not progress.steps_done:
                 self._show_inputs()
             row = self._train_epoch(epoch)
             self._score_epoch(epoch, row)
             if self.interruption.is_wanted:
                 raise KeyboardInterrupt
-        return progress.best_epoch
+        return progress
 
-    def _take_up(self) -> None:
+    def _end_phase(self) -> None:
+        progress, phases = self.progress, self.resolved.phases
+        number, epochs = progress.phase + 1, phases[progress.phase].epochs
+        if progress.end_phase(epochs):
+            name = "the training" if len(phases) == 1 else f"phase {number} of {len(phases)}"
+            self.monitor.say(
+                f"{name} ends early, after epoch {progress.epochs_done}: no better validation AUC in "
+                f"{self.training.early_stopping} epochs"
+            )
+
+    def _resume(self) -> None:
         progress = read_progress(self.folder)
         if not (progress.epochs_done or progress.steps_done):
             return
@@ -220,10 +235,11 @@ class _Loop:
             raise InputError(
                 f"{self.folder / MODEL}, the best epoch so far, is gone or damaged: delete {self.folder} and train anew"
             )
-        # The state is that of the phase in which it was saved.
-        last_epoch = progress.epochs_done if progress.steps_done else progress.epochs_done - 1
-        self.trainer.start_phase(self.plan[last_epoch][0])
+        self.trainer.start_phase(progress.phase)  # the state is that of the phase in which it was saved
         self.progress = load_backup(self.folder, self.trainer.variables)
+        if not self.has_curves:  # but those of a shorter run, in its folder
+            for row in progress.history:
+                self.board.write_epoch(row["epoch"], row)
 
     def _build_batches(self, epoch: int) -> tf.data.Dataset:
         copies = None
@@ -255,14 +271,16 @@ class _Loop:
         # Several devices divide the batches anew, and clocks are not deterministic.
         if not (self.trainer.is_distributed or self.training.deterministic):
             batches, waited = time_waiting(batches)
-        number, began = self.plan[epoch]
+        number, began = progress.phase, progress.phase_began
         phase = self.resolved.phases[number]
         losses = [row["loss/validation"] for row in progress.history[began:]]
         seconds_before, loss_before, started = progress.seconds, progress.loss, time.monotonic()
 
         def rate(step: int) -> float:
             passed = epoch - began + step / num_steps
-            return learning_rate(self.resolved.schedule, phase.learning_rate, passed, phase.epochs, losses)
+            return learning_rate(
+                self.resolved.schedule, phase.learning_rate, passed, phase.epochs, losses, 1 / num_steps
+            )
 
         def note() -> None:
             """Bring the progress up to the step that was just done."""
@@ -327,15 +345,13 @@ class _Loop:
         if self.training.gradcam:
             self._show_gradcam(epoch + 1)
         quality = auc if count else -row["loss/validation"]
-        is_best = quality > progress.best_quality
+        is_best = progress.note_epoch(quality)
         if is_best:
-            progress.best_quality, progress.best_epoch = quality, epoch + 1
             trainer.saved.set_weights(trainer.get_weights())
             with replacing(folder / MODEL) as draft:
                 trainer.saved.save(draft)
                 write_past(draft, self.past)
         trainer.network.set_weights(learned)
-        progress.epochs_done = epoch + 1
         progress.history.append(row)
         write_text(folder / HISTORY, pd.DataFrame(progress.history).to_csv(index=False))
         save_backup(folder, trainer.variables, progress)
@@ -359,7 +375,7 @@ def _finish(
     records: Path,
     manifest: Manifest,
     folder: Path,
-    best_epoch: int,
+    progress: Progress,
     monitor: Monitor,
     interruption: Interruption,
 ) -> dict:
@@ -377,7 +393,8 @@ def _finish(
     metrics = {
         "run": folder.parent.name,
         "fold": fold,
-        "best_epoch": best_epoch,
+        "best_epoch": progress.best_epoch,
+        "stopped_early": progress.stopped,
         "records": str(records),
         "split_name": manifest.split_name,
         "is_partial": manifest.num_listed > sum(shard.count for shard in manifest.shards),
@@ -398,6 +415,10 @@ def _finish(
         np.savez(draft, **fit_input_check(network, batches, held_out, advance))
     metrics["peak_memory_mb"] = _read_peak_memory()
     write_json(folder / METRICS, metrics)
+    if resolved.training.keep_state:
+        kept = find_backup(folder)
+        monitor.say(f"the last state is kept in {kept}, {kept.stat().st_size / 1e6:,.0f} MB")
+        return metrics
     for path in (folder / BACKUP).glob("*"):
         path.unlink()
     (folder / BACKUP).rmdir()
@@ -409,7 +430,7 @@ def _read_peak_memory() -> int | None:
     status = Path("/proc/self/status")
     if not status.is_file():
         return None
-    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    (line,) = [line for line in status.read_text("utf-8").splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) // 1024
 
 

@@ -61,7 +61,7 @@ def resolve_experiment(experiment: Experiment) -> tuple[Experiment, Path, Manife
 def name_run(name: str, resolved: Experiment, manifest: Manifest) -> str:
     """`<name>-<8 hex digits>` of the settings without the fold, and of the content of records and start weights."""
     settings = dump_experiment(resolved)
-    del settings["data"]
+    del settings["data"], settings["training"]["keep_state"]
     if (path := Path(resolved.model.weights)).is_file():
         settings["model"]["weights"] = hashlib.sha256(path.read_bytes()).hexdigest()
     folds = [manifest.fold_seed, manifest.num_folds, *[HASHED] * (manifest.fold_rule == HASHED)]

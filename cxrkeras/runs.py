@@ -151,6 +151,7 @@ class Origin(_Counts):
     part: Literal["validation"]
     fold: int | str | None
     split_name: str
+    is_verified: bool = True  # false for an ensemble whose members were fitted each on images of its own
 
 
 class _Folds(pydantic.BaseModel):
@@ -172,6 +173,9 @@ class Config(pydantic.BaseModel):
     experiment: Experiment | None = None
     members: list[str] | None = None
     average: str | None = None
+    shares_validation: bool = True
+    is_past_known: bool | None = None
+    namespace: str | None = None
 
     @pydantic.model_validator(mode="after")
     def _is_one_or_the_other(self):

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cxrkeras import labels
 from cxrkeras.models.registry import DEFAULT_SIZE, Network
+from cxrkeras.notes import COLLAPSED
 
 if TYPE_CHECKING:  # commands that need no tables of scores should not wait for pandas
     import pandas as pd
@@ -76,17 +77,21 @@ def print_scores(console: Console, metrics: dict) -> None:
     for rows in zip(*(part["labels"] for part in parts), strict=True):
         cells = [rows[0]["label"]]
         for row in rows:
-            cells += [row["note"] if row["auc"] is None else f"{row['auc']:.3f}", f"{row['positives']:,}"]
+            mark = " (collapsed)" if row["note"] == COLLAPSED else ""
+            cells += [row["note"] if row["auc"] is None else f"{row['auc']:.3f}{mark}", f"{row['positives']:,}"]
         table.add_row(*cells)
     table.add_section()
     means = ["mean of the findings"]
     for part in parts:
         means += [
             "undefined" if part["mean_auc"] is None else f"{part['mean_auc']:.3f}",
-            f"{part['mean_auc_findings']} of 14",
+            f"{part['mean_auc_findings']} of {len(labels.FINDINGS)}"
+            + (f", {len(part['collapsed'])} collapsed" if part.get("collapsed") else ""),
         ]
     table.add_row(*means)
     console.print(table)
+    for note in dict.fromkeys(part["note"] for part in parts if part.get("note")):
+        console.print(f"note: {note}")
 
 
 def print_folds(console: Console, summary: pd.DataFrame, run: str) -> None:
@@ -120,7 +125,8 @@ def print_ranking(console: Console, ranked: pd.DataFrame) -> None:
     for row in ranked.itertuples():
         spreads = [
             f"{_format_spread(getattr(row, f'{part}_auc'), getattr(row, f'{part}_auc_std'))} "
-            f"({getattr(row, f'{part}_findings'):.0f} of {len(labels.FINDINGS)})"
+            f"({getattr(row, f'{part}_findings'):.0f} of {len(labels.FINDINGS)}"
+            f"{f', {row.collapsed} collapsed' if row.collapsed else ''})"
             for part in ("validation", "test")
         ]
         table.add_row(row.experiment, f"{row.folds} of {row.of}", *spreads)
@@ -152,6 +158,7 @@ def print_thresholds(console: Console, calibration: Calibration, thresholds: Thr
 def print_comparison(console: Console, runs: list) -> None:
     """Print the mean AUC of runs in the order of their rank, as `write_comparison` gives them."""
     from cxrkeras.reports.compare import average_findings
+    from cxrkeras.scoring.scores import explain_collapse
 
     kind = ", synthetic phantoms" if runs[0].metrics[0]["is_synthetic"] else ""
     table = Table(
@@ -173,6 +180,11 @@ def print_comparison(console: Console, runs: list) -> None:
         ]
         table.add_row(run.name, str(len(run.folders)), *spreads)
     console.print(table)
+    for run in runs:
+        if run.collapsed:
+            console.print(f"note: {run.name}: {explain_collapse(run.collapsed)}")
+        if run.is_over_folds:
+            console.print(f"note: {run.name} is an ensemble over folds; its validation AUC is the mean of its members'")
 
 
 def print_localisation(console: Console, scores: pd.DataFrame) -> None:

@@ -20,7 +20,7 @@ from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer, load_network
 from cxrkeras.labels import LABELS
 from cxrkeras.records.pipeline import read_images
-from cxrkeras.scoring.operating import load_or_fit
+from cxrkeras.scoring.operating import load_operating_points
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_probabilities_equal_those_of_the_predictions_file(client, trained, phan
     table = pd.read_csv(trained.folder / "predictions_test.csv", dtype={"image_id": str}).head(5)
     files = [(name, (phantom_folder / "images" / name).read_bytes()) for name in table["image_id"]]
     content = post(client, "/api/v1/predictions", *files).get_json()
-    calibration, thresholds = load_or_fit(trained.folder)
+    calibration, thresholds = load_operating_points(trained.folder)
     expected = calibration.apply(table[[f"logit_{label}" for label in LABELS]].to_numpy())
     for result, (name, _), probs in zip(content["results"], files, expected, strict=True):
         assert result["name"] == name
@@ -87,7 +87,7 @@ def test_heat_maps_of_one_pass_equal_the_full_computation(predictor, trained, re
         answer = predictor.answer(grey, with_maps=True)
         for k, label in enumerate(LABELS):
             np.testing.assert_allclose(answer.maps[k], maps[label], atol=1e-4 * max(maps[label].max(), 1e-3))
-        calibration, _ = load_or_fit(trained.folder)
+        calibration, _ = load_operating_points(trained.folder)
         probs = dict(zip(LABELS, calibration.apply(logits[None])[0], strict=True))
         assert answer.probs == pytest.approx(probs, abs=1e-5)
 

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from runs import write_run
 from scipy.special import expit, logit
 from sklearn.metrics import brier_score_loss
 
@@ -17,6 +18,8 @@ from cxrkeras.scoring.calibration import (
     load_calibration,
     save_calibration,
 )
+from cxrkeras.scoring.operating import load_operating_points, refit
+from cxrkeras.scoring.thresholds import fit_thresholds
 
 ORIGIN = {"part": "validation", "split_name": "nih-official", "fold": 0, "images": 1, "patients": 1}
 
@@ -139,3 +142,51 @@ def test_exact_probabilities_show_an_error_that_falls_with_the_number_of_images(
         assert errors[-1] == pytest.approx(observed, rel=0.1)
     assert errors[1] < errors[0] / 3
     assert logit(0.5) == 0
+
+
+@pytest.mark.parametrize("missing", ["calibration.json", "thresholds.json"])
+def test_loading_never_fits_what_is_missing_again(tmp_path, missing):
+    """The other file holds what somebody chose."""
+    folder = write_run(tmp_path, "a", 1) / "fold0"
+    refit(folder, method="isotonic", sensitivity=0.9)
+    (folder / missing).unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(InputError, match=f"has no {missing}: `make calibrate"):
+        load_operating_points(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"loss": {"name": "weighted_bce"}}, "the loss weighted_bce"),
+        ({"loss": {"name": "focal"}}, "the loss focal"),
+        ({"sampling": {"name": "balanced"}}, "balanced sampling"),
+    ],
+)
+def test_a_temperature_after_a_training_that_moves_the_mean_is_refused(tmp_path, change, words):
+    folder = write_run(tmp_path, "a", 1) / "fold0"
+    refit(folder, method="temperature")
+    config = json.loads((folder / "config.json").read_text())
+    config["experiment"] |= change
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=f"trained with {words}, which moves the mean"):
+        refit(folder, method="temperature")
+    refit(folder, method="platt")
+
+
+@pytest.mark.parametrize("method", ["platt", "temperature", "isotonic"])
+def test_odd_logits_are_fitted_without_a_word_of_libraries(method):
+    """Warnings are errors here."""
+    rng = np.random.default_rng(0)
+    truth = (rng.random((60, 6)) < 0.3).astype(float)
+    truth[:, 4] = np.arange(60) == 7
+    logits = rng.normal(size=(60, 6))
+    logits[:, 0] = 3.0
+    logits[:, 1] = np.where(truth[:, 1] > 0, 5, -5) + 0.01 * logits[:, 1]  # separable
+    logits[:, 2] *= 1e6
+    logits[:, 3] = 1e-7 * logits[:, 3]
+    calibration = fit_calibration(truth, logits, fitted_on={}, method=method, names=tuple("abcdef"))
+    probs = calibration.apply(logits, tuple("abcdef"))
+    assert ((probs >= 0) & (probs <= 1)).all()
+    fit_thresholds(truth, probs, fitted_on={}, names=tuple("abcdef"))

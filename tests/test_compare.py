@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,10 @@ import pytest
 from runs import FOLDS, NUM_FOLD, NUM_TEST, write_run
 from scipy.special import expit, logit
 
+from cxrkeras.data.identity import hash_patients
 from cxrkeras.errors import InputError
 from cxrkeras.labels import FINDINGS, LABELS
+from cxrkeras.models.past import Past, Patients, save_past
 from cxrkeras.reports.compare import (
     compare_paired,
     load_published,
@@ -20,11 +23,18 @@ from cxrkeras.reports.compare import (
     write_comparison,
 )
 from cxrkeras.reports.report import write_report
-from cxrkeras.scoring.ensemble import build_ensemble
+from cxrkeras.scoring.calibration import (
+    calibration_error,
+    fit_calibration,
+    least_calibration_error,
+    load_calibration,
+)
+from cxrkeras.scoring.ensemble import average_logits, build_ensemble
 from cxrkeras.scoring.evaluation import MEAN
-from cxrkeras.scoring.operating import refit
-from cxrkeras.scoring.predictions import load_predictions
-from cxrkeras.scoring.scores import mean_auc, score_labels
+from cxrkeras.scoring.operating import describe_part, fit_operating_points, refit
+from cxrkeras.scoring.predictions import load_predictions, save_predictions
+from cxrkeras.scoring.scores import describe_scores, mean_auc, score_labels
+from cxrkeras.scoring.thresholds import fit_thresholds, load_thresholds
 
 
 def change_json(path, **changes):
@@ -45,7 +55,7 @@ def test_runs_are_ranked_on_validation_whatever_test_says(tmp_path):
         path = poor / f"fold{fold}" / "predictions_test.csv"
         table = pd.read_csv(path)
         for label in LABELS:
-            table[f"logit_{label}"] = table[label]
+            table[f"logit_{label}"] = table[label] + 1e-4 * np.arange(len(table))
         table.to_csv(path, index=False)
     runs = rank_runs([load_run(poor), load_run(good)])
     assert [run.name for run in runs] == ["good", "poor"]
@@ -67,7 +77,6 @@ def test_a_comparison_as_page_csv_and_markdown(tmp_path):
     table = pd.read_csv(path.with_suffix(".csv"))
     assert set(table["run"]) == {"a", "b", "c"}
     markdown = path.with_suffix(".md").read_text()
-    assert "**" in markdown
     assert "| mean of findings |" in markdown
     paired = pd.read_csv(path.parent / "paired.csv").set_index(["run", "label"])
     assert paired.loc[("b", MEAN), "difference"] < -0.1
@@ -177,50 +186,106 @@ def test_published_scores_stand_beside_runs_of_the_same_split_only(tmp_path):
     assert "another run of the same split" in text
 
 
-@pytest.mark.parametrize("average", ["logits", "probabilities"])
-def test_an_ensemble_is_the_mean_of_its_members(tmp_path, average):
+def test_an_ensemble_over_folds_averages_calibrated_probabilities_and_claims_nothing(tmp_path):
     run = write_run(tmp_path, "a")
     folders = [run / f"fold{fold}" for fold in range(FOLDS)]
-    folder, metrics = build_ensemble(folders, average=average, root=tmp_path)
-    members = [load_predictions(one / "predictions_test.csv") for one in folders]
+    folder, metrics = build_ensemble(folders, root=tmp_path)
+    calibrated = [load_calibration(one).apply(load_predictions(one / "predictions_test.csv").logits) for one in folders]
     logits = load_predictions(folder / "predictions_test.csv").logits
-    mean = (
-        np.mean([one.logits for one in members], axis=0)
-        if average == "logits"
-        else logit(np.mean([expit(one.logits) for one in members], axis=0))
-    )
-    np.testing.assert_allclose(logits, mean, rtol=1e-5, atol=1e-5)
-    assert metrics["test"]["mean_auc"] > np.mean([json.loads((one / "metrics.json").read_text())["test"]["mean_auc"]
-                                                  for one in folders])  # fmt: skip
-    # Each validation image was held out by one member, which alone predicts it.
-    validation = load_predictions(folder / "predictions_validation.csv")
-    assert len(validation.truth) == FOLDS * NUM_FOLD
-    own = load_predictions(folders[1] / "predictions_validation.csv")
-    rows = np.flatnonzero(np.char.startswith(validation.image_ids.astype(str), "v1-"))
-    np.testing.assert_allclose(validation.logits[rows], own.logits, rtol=1e-5, atol=1e-6)
-    origin = json.loads((folder / "thresholds.json").read_text())["fitted_on"]
-    assert (origin["images"], origin["fold"]) == (FOLDS * NUM_FOLD, "0, 1, 2")
+    np.testing.assert_allclose(expit(logits), np.mean(calibrated, axis=0), atol=1e-7)
+    # Its calibration leaves these probabilities alone, and says that nobody has verified it.
+    np.testing.assert_allclose(load_calibration(folder).apply(logits), np.mean(calibrated, axis=0), atol=1e-7)
+    own = [load_thresholds(one).values for one in folders]
+    for label, value in load_thresholds(folder).values.items():
+        assert value == pytest.approx(np.mean([each[label] for each in own]))
+    for name in ("thresholds.json", "calibration.json"):
+        origin = json.loads((folder / name).read_text())["fitted_on"]
+        assert (origin["images"], origin["fold"], origin["is_verified"]) == (FOLDS * NUM_FOLD, "0, 1, 2", False)
+        assert "not verified" in (folder / name).read_text()
+    # No AUC is pooled over the images of different networks.
+    members = [json.loads((one / "metrics.json").read_text()) for one in folders]
+    assert metrics["validation"]["mean_auc"] == pytest.approx(np.mean([m["validation"]["mean_auc"] for m in members]))
+    for k, row in enumerate(metrics["validation"]["labels"]):
+        assert row["auc"] == pytest.approx(np.mean([m["validation"]["labels"][k]["auc"] for m in members]))
+    assert metrics["test"]["mean_auc"] > np.mean([m["test"]["mean_auc"] for m in members])
+    (compared,) = [load_run(folder.parent)]
+    assert compared.scores["validation"][0] == pytest.approx([row["auc"] for row in metrics["validation"]["labels"]])
+    with pytest.raises(InputError, match="ensemble over folds: no image was held out by all"):
+        refit(folder)
+    with pytest.raises(InputError, match="averaged as calibrated probabilities"):
+        build_ensemble(folders, average="logits", root=tmp_path)
 
 
-def test_members_that_held_out_the_same_images_are_averaged_on_them(tmp_path):
+def test_members_whose_training_patients_are_tested_are_refused(tmp_path):
+    run = write_run(tmp_path, "a")
+    test = load_predictions(run / "fold0" / "predictions_test.csv")
+    for fold, patients in (("fold0", ["x"]), ("fold1", ["y", test.patient_ids[0], test.patient_ids[-1]])):
+        config = json.loads((run / fold / "config.json").read_text())
+        (run / fold / "config.json").write_text(json.dumps(config | {"namespace": "set"}))
+        hashes = np.unique(hash_patients("set", patients, b"salt", 5))
+        save_past(run / fold / "trained_on.json", Past(True, (Patients(b"salt", 5, hashes),)))
+    with pytest.raises(InputError, match=r"a/fold1 was trained on 2 of the \d+ patients in the test set"):
+        build_ensemble([run / "fold0", run / "fold1"], root=tmp_path)
+    folder, _ = build_ensemble([run / "fold0", run / "fold2"], root=tmp_path)
+    assert json.loads((folder / "config.json").read_text())["is_past_known"] is False  # fold2 says nothing
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_an_ensemble_of_one_fold_is_fitted_to_its_mean(tmp_path, average):
     a, b = write_run(tmp_path, "a"), write_run(tmp_path, "b", noise_seed=7)
-    folder, _ = build_ensemble([a / "fold0", b / "fold0"], root=tmp_path)
-    assert folder.name == "fold0"
-    both = [load_predictions(run / "fold0" / "predictions_validation.csv").logits for run in (a, b)]
-    np.testing.assert_allclose(
-        load_predictions(folder / "predictions_validation.csv").logits, np.mean(both, axis=0), rtol=1e-5, atol=1e-6
-    )
+    folder, metrics = build_ensemble([a / "fold0", b / "fold0"], average=average, root=tmp_path)
+    for part in ("validation", "test"):
+        both = [load_predictions(run / "fold0" / f"predictions_{part}.csv").logits for run in (a, b)]
+        mean = np.mean(both, axis=0) if average == "logits" else logit(np.mean(expit(both), axis=0))
+        np.testing.assert_allclose(load_predictions(folder / f"predictions_{part}.csv").logits, mean, rtol=1e-6)
+    validation = load_predictions(folder / "predictions_validation.csv")
+    origin = describe_part(validation, metrics, "validation")
+    calibration, thresholds = fit_operating_points(validation, origin)
+    assert load_thresholds(folder).values == pytest.approx(thresholds.values)
+    assert load_calibration(folder).curves["Mass"].slope == pytest.approx(calibration.curves["Mass"].slope)
+    assert metrics["validation"] == describe_scores(validation)
+
+
+def simulate(rng, num, spreads):
+    """Truth of one label and the logits of networks that see it more or less clearly, each off in scale and offset."""
+    state = rng.normal(-1.5, 1.5, num)
+    truth = (rng.random(num) < expit(state)).astype(float)
+    return truth, [1.7 * (state + rng.normal(0, spread, num)) + 0.8 for spread in spreads]
+
+
+def test_thresholds_and_calibration_of_a_shared_mean_hold_on_new_images():
+    """Sensitivity within two standard errors of the rule, calibration error within 1.5 of the least possible."""
+    rng, reached, errors = np.random.default_rng(0), [], []
+    for _ in range(30):
+        sets = {}
+        for part in ("validation", "test"):
+            truth, logits = simulate(rng, 4000, (0.8, 1.0, 1.2))
+            sets[part] = truth[:, None], average_logits([each[:, None] for each in logits], "logits")
+        calibration = fit_calibration(*sets["validation"], fitted_on={}, names=("x",))
+        probs = {part: calibration.apply(logits, ("x",)) for part, (_, logits) in sets.items()}
+        thresholds = fit_thresholds(
+            sets["validation"][0], probs["validation"], fitted_on={}, sensitivity=0.9, names=("x",)
+        )
+        truth = sets["test"][0]
+        reached.append((probs["test"] >= thresholds.values["x"])[truth > 0].mean())
+        least = least_calibration_error(probs["test"])
+        errors.append((calibration_error(truth, probs["test"]) / least).item())
+    positives = 4000 * 0.25
+    standard_error = np.sqrt(0.9 * 0.1 / positives * 2 / 30)  # of validation and of test, the mean of 30
+    assert abs(np.mean(reached) - 0.9) < 2 * standard_error + 0.001  # and the step from one image to the next
+    assert np.mean(errors) < 1.5
 
 
 def test_an_ensemble_is_a_run_like_any_other(tmp_path):
     run, other = write_run(tmp_path, "a"), write_run(tmp_path, "b", noise_seed=2)
     folder, _ = build_ensemble([run / f"fold{fold}" for fold in range(FOLDS)], root=tmp_path)
     path, runs = write_comparison([folder.parent, other], tmp_path, replicates=20)
-    assert "ensemble" in path.read_text()
+    assert "its validation AUC is the mean of theirs" in path.read_text()
     assert len(runs) == 2
     page, notes = write_report(folder, replicates=20)
-    assert "an ensemble" in page.read_text()
-    assert "mean logits of a/fold0, a/fold1, a/fold2" in (page.parent / "model_card.md").read_text()
+    assert "An ensemble over folds: no image was held out by all" in page.read_text()
+    assert "AUC,\nvalidation" not in page.read_text()
+    assert "mean calibrated probabilities of a/fold0, a/fold1, a/fold2" in (page.parent / "model_card.md").read_text()
     assert len(notes) == 1  # its records are not there
 
 
@@ -252,3 +317,38 @@ def test_ensembles_are_not_nested_and_average_what_is_known(tmp_path):
         build_ensemble([folder, folders[0]], root=tmp_path)
     with pytest.raises(InputError, match="logits or probabilities; got 'ranks'"):
         build_ensemble(folders, average="ranks", root=tmp_path)
+
+
+def test_only_what_is_better_by_more_than_chance_is_bold(tmp_path):
+    """Of a far better run all labels; of two alike none, though one of them is always the larger."""
+    better, worse = write_run(tmp_path, "better", gap=3.0), write_run(tmp_path, "worse", gap=0.3, noise_seed=3)
+    page, _ = write_comparison([better, worse], tmp_path, replicates=200)
+    markdown = page.with_suffix(".md").read_text()
+    validation, test = markdown.split("## AUC on test")
+    assert "**" not in validation
+    assert test.split("##")[0].count("**") == 2 * 16
+    alike = write_run(tmp_path, "alike", gap=3.0, noise_seed=5)
+    page, _ = write_comparison([better, alike], tmp_path, replicates=200)
+    assert page.with_suffix(".md").read_text().count("**") <= 2 * 2  # one label in twenty by chance
+
+
+def test_a_collapsed_label_counts_as_chance_and_is_named(tmp_path):
+    """Nearly constant logits that rank perfectly would have an AUC of 1, and a mean without them would be too good."""
+    run, other = write_run(tmp_path, "a"), write_run(tmp_path, "b", noise_seed=4)
+    for fold in range(FOLDS):
+        for part in ("validation", "test"):
+            path = run / f"fold{fold}" / f"predictions_{part}.csv"
+            predictions = load_predictions(path)
+            logits = predictions.logits.copy()
+            logits[:, 0] = -3 + 1e-7 * predictions.truth[:, 0]
+            save_predictions(path, replace(predictions, logits=logits))
+    loaded = load_run(run)
+    assert (loaded.scores["test"][:, 0] == 0.5).all()
+    assert loaded.collapsed == ["Atelectasis"]
+    page, _ = write_comparison([run, other], tmp_path, replicates=50)
+    assert "a: the network gives nearly the same logit to all images for Atelectasis" in page.read_text()
+    report, notes = write_report(run / "fold0", replicates=50)
+    assert any("nearly the same logit to all images for Atelectasis" in note for note in notes)
+    table = pd.read_csv(report.parent / "scores.csv").query("part == 'test' and label == 'Atelectasis'").iloc[0]
+    assert (table["auc"], table["auc_low"], table["auc_high"]) == (0.5, 0.5, 0.5)
+    assert table["note"].startswith("collapsed")

@@ -18,7 +18,7 @@ from cxrkeras.explain.sheet import build_sheets, check_label
 from cxrkeras.labels import LABELS
 from cxrkeras.models.classifier import FEATURES, build_classifier
 from cxrkeras.models.registry import NETWORKS
-from cxrkeras.scoring.operating import load_or_fit
+from cxrkeras.scoring.operating import load_operating_points
 
 RNG = np.random.default_rng(0)
 FAST = ["resnet18", "googlenet", "efficientnetlite0", "mobilenetv3small"]
@@ -145,7 +145,7 @@ def test_files_of_one_name_have_sheets_of_their_own(draw, tmp_path):
 
 def test_the_same_probability_as_in_the_predictions_file(draw, trained, release):
     """One image path: a release PNG gives what `predictions_test.csv` has for it, calibrated."""
-    calibration, _ = load_or_fit(trained.folder)
+    calibration, _ = load_operating_points(trained.folder)
     predictions = pd.read_csv(trained.folder / "predictions_test.csv").set_index("image_id")
     test = release.table[release.table["split"] == "test"].head(5)
     for row in test.itertuples():

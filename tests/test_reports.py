@@ -18,7 +18,7 @@ from cxrkeras.reports.report import write_report
 from cxrkeras.runs import load_json
 from cxrkeras.scoring.calibration import load_calibration
 from cxrkeras.scoring.evaluation import MEAN, compare_prevalence, evaluate, evaluate_groups, find_mistakes
-from cxrkeras.scoring.operating import load_or_fit
+from cxrkeras.scoring.operating import load_operating_points
 from cxrkeras.scoring.predictions import Predictions, load_predictions, save_predictions
 from cxrkeras.scoring.scores import mean_auc, score_labels
 from cxrkeras.scoring.thresholds import load_thresholds
@@ -250,7 +250,7 @@ def test_prevalences_that_differ_are_told_from_chance():
 
 def test_mistakes_are_wrong_sure_and_each_of_another_image(run_copy):
     predictions = load_predictions(run_copy / "predictions_test.csv")
-    calibration, thresholds = load_or_fit(run_copy)
+    calibration, thresholds = load_operating_points(run_copy)
     evaluation = evaluate(predictions, calibration=calibration, thresholds=thresholds, replicates=10)
     mistakes = find_mistakes(evaluation, thresholds)
     assert len(mistakes) == 12

@@ -103,3 +103,19 @@ def test_two_devices_learn_as_one_does(tmp_path):
         losses.append(np.array(done.stdout.split(), float))
     assert losses[0][0] - losses[0][-1] > 0.01
     assert np.abs(losses[0] - losses[1]).max() < 1e-4
+
+
+def test_a_longer_run_equals_one_of_that_length_from_the_start(small_experiment, tmp_path):
+    settings = {
+        "data": small_experiment.data.model_dump(),
+        "model": {"name": "resnet18", "weights": "none"},
+        "training": {"deterministic": True, "epochs": 2, "keep_state": True},
+        "optimiser": {"learning_rate": 1e-3, "average": 0.9},
+    }
+    finish(settings, tmp_path / "grown")
+    settings["training"] |= {"epochs": 3, "keep_state": False}
+    output, history, predictions = finish(settings, tmp_path / "grown")
+    assert "after epoch 2" in output
+    _, whole, same = finish(settings, tmp_path / "whole")
+    pd.testing.assert_frame_equal(history, whole, rtol=1e-6)
+    pd.testing.assert_frame_equal(predictions, same, rtol=1e-6)

@@ -19,7 +19,7 @@ from cxrkeras.explain.gradcam import draw_maps, load_network
 from cxrkeras.models.classifier import FEATURES, LOGITS
 from cxrkeras.models.fused import fuse_norms
 from cxrkeras.runs import CONFIG, INPUT_CHECK, METRICS, MODEL, Config, Metrics, load_shaped
-from cxrkeras.scoring.operating import load_or_fit
+from cxrkeras.scoring.operating import load_operating_points
 from cxrkeras.training.input_check import load_input_check
 
 LARGEST_BATCH = 16
@@ -70,7 +70,7 @@ class Predictor:
         config = load_shaped(folder / CONFIG, Config)
         metrics = load_shaped(folder / METRICS, Metrics)
         network = load_network(folder / MODEL)
-        self._calibration, thresholds = load_or_fit(folder)
+        self._calibration, thresholds = load_operating_points(folder)
         self._cuts = thresholds.array()
         self._check = load_input_check(folder / INPUT_CHECK)
         if len(self._check.features.mean) != network.get_layer(LOGITS).input.shape[-1]:

@@ -53,7 +53,7 @@ def calibrate(
         typer.Option(help="Keep this share of positives, as 0.9; by default Youden's J chooses the threshold."),
     ] = None,
 ) -> None:
-    """Fit probabilities and thresholds anew, on validation alone. Training does it with the defaults.
+    """Fit probabilities and thresholds again, on validation alone. Training does it with the defaults.
 
     Saved as `calibration.json` and `thresholds.json` in the folder of the fold; reports and heat maps use them.
     """
@@ -62,7 +62,7 @@ def calibrate(
     folder = find_fold(run)
     calibration, thresholds = refit(folder, method=method, sensitivity=sensitivity)
     print_thresholds(console, calibration, thresholds)
-    console.print(f"saved in {folder}; next, as a former report shows the former ones: make report RUN={folder}")
+    console.print(f"saved in {folder}. Existing reports are out of date: make report RUN={folder}")
 
 
 @app.command()
@@ -106,9 +106,16 @@ def compare(
 @app.command()
 def ensemble(
     runs: Annotated[Optional[list[str]], typer.Argument(help="Runs, with all their folds, or single folds.")] = None,
-    average: Annotated[str, typer.Option(help="What is averaged: logits or probabilities.")] = "logits",
+    average: Annotated[
+        Optional[str],
+        typer.Option(help="What is averaged of runs of one fold: logits (the default) or probabilities."),
+    ] = None,
 ) -> None:
-    """Average folds or runs into an ensemble, a run like any other: own scores, thresholds and report."""
+    """Average folds or runs into an ensemble, a run like any other: own scores, thresholds and report.
+
+    Runs of one fold share their validation images, on which calibration and thresholds of their mean are fitted. Of
+    different folds the calibrated probabilities are averaged, and neither can be verified.
+    """
     if not runs:
         raise InputError('which runs? Give RUNS="a b", folders under experiments/runs')
     from cxrkeras.scoring.ensemble import build_ensemble

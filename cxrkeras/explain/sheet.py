@@ -14,7 +14,7 @@ from cxrkeras.explain.gradcam import build_explainer, load_network
 from cxrkeras.explain.overlay import plot_gradcam
 from cxrkeras.models.classifier import FEATURES
 from cxrkeras.runs import CONFIG, GRADCAM, MODEL, PHANTOM_FILE, Config, load_shaped, make_folder
-from cxrkeras.scoring.operating import load_or_fit
+from cxrkeras.scoring.operating import load_operating_points
 
 NUM_TOP = 4
 ALL = "all"
@@ -59,7 +59,7 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
         raise InputError(f"{folder / CONFIG} does not say what the network was trained on")
     network = load_network(folder / MODEL)
     explain = build_explainer(network)
-    calibration, _ = load_or_fit(folder)
+    calibration, _ = load_operating_points(folder)
     size, cells = network.input_shape[1], network.get_layer(FEATURES).output.shape[1]
     unseen = [label for label, count in (trained_on.get("positives") or {}).items() if not count]
     data = "synthetic phantoms" if config["is_synthetic"] else f"split {config['split_name']}"

@@ -16,7 +16,7 @@ import numpy as np
 
 from cxrkeras.data.identity import HASH_BYTES
 from cxrkeras.errors import InputError
-from cxrkeras.runs import write_json
+from cxrkeras.runs import load_json, write_json
 
 MEMBER = "cxrkeras_trained_on.json"  # of a `.keras` file, which is a zip; Keras leaves it alone when it reads one
 Hasher = Callable[[list[str], bytes, int], np.ndarray]  # of patients, with a salt and a number of rounds
@@ -111,6 +111,13 @@ def read_past(path: Path) -> Past:
     except ValueError:
         content = None
     return parse_past(content, path)
+
+
+def load_past(path: Path) -> Past:
+    """Read what `save_past` wrote; UNKNOWN where there is none, as in runs from before there were any."""
+    if not path.is_file():
+        return UNKNOWN
+    return parse_past(load_json(path), path)
 
 
 def save_past(path: Path, past: Past) -> None:

@@ -35,7 +35,7 @@ from cxrkeras.scoring.intervals import (
     find_p_value,
 )
 from cxrkeras.scoring.predictions import Predictions, load_parts
-from cxrkeras.scoring.scores import score_labels
+from cxrkeras.scoring.scores import explain_collapse, score_predictions
 
 PUBLISHED = "published.csv"
 
@@ -53,6 +53,16 @@ class Run:
     test: list[Predictions]
 
     @property
+    def is_over_folds(self) -> bool:
+        """Whether it is an ensemble of which no validation image was held out by all members."""
+        return not self.config.get("shares_validation", True)
+
+    @property
+    def collapsed(self) -> list[str]:
+        """Labels for which one of its networks has collapsed, on validation or test."""
+        return sorted({name for part in (*self.validation, *self.test) for name in part.collapsed})
+
+    @property
     def split(self) -> str:
         return self.metrics[0]["split_name"]
 
@@ -65,9 +75,13 @@ def load_run(folder: Path) -> Run:
     both = [load_parts(one) for one in folders]
     parts = {part: [one[part] for one in both] for part in ("validation", "test")}
     scores = {
-        part: np.stack([score_labels(one.truth, one.logits)["auc"].to_numpy(float) for one in predictions])
+        part: np.stack([score_predictions(one)["auc"].to_numpy(float) for one in predictions])
         for part, predictions in parts.items()
     }
+    for number, (config, own) in enumerate(zip(configs, metrics, strict=True)):
+        if not config.get("shares_validation", True):  # of different networks' images, which have no common score
+            rows = {row["label"]: row["auc"] for row in own["validation"]["labels"]}
+            scores["validation"][number] = np.array([rows[label] for label in labels.LABELS], float)
     splits = {one["split_name"] for one in metrics}
     name = folder.name if len(folders) > 1 or folder not in folders else f"{folder.parent.name}/{folder.name}"
     if len(splits) > 1:
@@ -174,22 +188,27 @@ def compare_paired(
     A row a label, the mean of findings first: difference, low, high (95 % bootstrap interval), p_value. The same
     patients are drawn for both.
     """
-    drawn, points = [], []
-    total = len(best.test) + len(other.test)
-    done = 0
-    order = np.sort(best.test[0].image_ids)
-    for run in (best, other):
-        replicas = []
-        for predictions in run.test:
-            part = predictions.take(np.argsort(predictions.image_ids))
-            replicas.append(
-                bootstrap_scores(part.truth, part.logits, part.patient_ids, replicates=replicates, seed=seed).auc
-            )
-            done += 1
-            progress(done, total)
-        drawn.append(np.mean(replicas, axis=0))
-        points.append(run.scores["test"].mean(axis=0))
-    differences, point = drawn[1] - drawn[0], points[1] - points[0]
+    drawn = [draw_replicates(run, replicates, seed) for run in (best, other)]
+    progress(2, 2)
+    return tabulate_differences(best, other, *drawn)
+
+
+def draw_replicates(run: Run, replicates: int, seed: int) -> np.ndarray:
+    """AUC on bootstrap replicates of the test images, (R, L), the mean over the folds of a run; paired between runs."""
+    replicas = []
+    for predictions in run.test:
+        part = predictions.flatten()
+        part = part.take(np.argsort(part.image_ids))
+        replicas.append(
+            bootstrap_scores(part.truth, part.logits, part.patient_ids, replicates=replicates, seed=seed).auc
+        )
+    return np.mean(replicas, axis=0)
+
+
+def tabulate_differences(best: Run, other: Run, of_best: np.ndarray, of_other: np.ndarray) -> pd.DataFrame:
+    """What `compare_paired` returns, from the replicates of both."""
+    differences = of_other - of_best
+    point = other.scores["test"].mean(axis=0) - best.scores["test"].mean(axis=0)
     columns = [labels.LABELS.index(name) for name in labels.FINDINGS]
     defined = np.isfinite(point[columns])
     mean = average_replicates(differences[:, columns], point[columns])
@@ -202,8 +221,34 @@ def compare_paired(
         rows.append(
             {"label": label, "difference": value, "low": interval.low, "high": interval.high, "p_value": p_value}
         )
-    facts = {"split_name": best.split, "images": len(order), "patients": best.test[0].num_patients}
+    first = best.test[0]
+    facts = {"split_name": best.split, "images": len(first.truth), "patients": first.num_patients}
     return pd.DataFrame(rows).assign(run=other.name, compared_with=best.name, **facts)
+
+
+def find_best(runs: list[Run], drawn: dict[str, np.ndarray]) -> dict[str, str]:
+    """By label, and for the mean of the findings, the run that is better on test than every other by more than chance.
+
+    The 95 % interval of each paired difference leaves out zero. Labels without such a run are left out.
+    """
+    columns = [labels.LABELS.index(name) for name in labels.FINDINGS]
+    points = {run.name: run.scores["test"].mean(axis=0) for run in runs}
+    defined = np.isfinite(list(points.values())).all(axis=0)
+    found = {}
+    for label, places in [(MEAN, [k for k in columns if defined[k]]), *((n, [k]) for k, n in enumerate(labels.LABELS))]:
+        if not places or not defined[places].all():
+            continue
+        best = max(points, key=lambda name: points[name][places].mean())
+        differences = (
+            average_replicates(
+                drawn[best][:, places] - drawn[other][:, places], points[best][places] - points[other][places]
+            )
+            for other in points
+            if other != best
+        )
+        if all(find_interval(replicas).low > 0 for replicas in differences):
+            found[label] = best
+    return found
 
 
 def load_published() -> pd.DataFrame:
@@ -249,24 +294,21 @@ def write_comparison(
         "test": f"{kind}split {runs[0].split}, test: {len(first.truth):,} images of {first.num_patients:,} patients",
     }
     published = load_published() if with_published else None
-    chapters = [_table_section(runs, table, part, source, published) for part in ("validation", "test")]
+    drawn = {}
+    if len(runs) > 1 and all(one.has_patients for run in runs for one in run.test):
+        for number, run in enumerate(runs):
+            drawn[run.name] = draw_replicates(run, replicates, seed)
+            progress("paired tests", number + 1, len(runs))
+    best = find_best(runs, drawn) if drawn else {}
+    chapters = [_table_section(runs, table, part, source, published, best) for part in ("validation", "test")]
     bands, notes = _bands(runs)
     if bands:
         caption = "One line a run; the band is one standard deviation over its folds."
         picture = Picture("auc_epochs", figures.plot_bands(bands, source=source["validation"]), caption)
         chapters.append(Section("AUC by epoch", pictures=[picture]))
     paired = pd.DataFrame()
-    if len(runs) > 1 and all(one.has_patients for run in runs for one in run.test):
-        parts = [
-            compare_paired(
-                runs[0],
-                other,
-                replicates=replicates,
-                seed=seed,
-                progress=lambda done, total, other=other: progress(f"paired test of {other.name}", done, total),
-            )
-            for other in runs[1:]
-        ]
+    if drawn:
+        parts = [tabulate_differences(runs[0], other, drawn[runs[0].name], drawn[other.name]) for other in runs[1:]]
         paired = pd.concat(parts, ignore_index=True)
         for label in paired["label"].unique():
             rows = paired["label"] == label
@@ -279,6 +321,14 @@ def write_comparison(
         warnings.append("Trained and scored on synthetic phantoms. It says nothing about radiographs of patients.")
     if runs[0].metrics[0]["is_partial"]:
         warnings.append("Part of the listed images only: not comparable with scores on the whole release.")
+    for run in runs:
+        if sentence := explain_collapse(run.collapsed):
+            warnings.append(f"{run.name}: {sentence}.")
+        if run.is_over_folds:
+            warnings.append(
+                f"{run.name} is an ensemble over folds: no image was held out by all its members, so that its "
+                "validation AUC is the mean of theirs, and it stands by that mean in the ranking."
+            )
     page = Page(
         f"Comparison of {len(runs)} runs",
         [f"{source['test'][0].upper()}{source['test'][1:]}."],
@@ -294,7 +344,12 @@ def write_comparison(
 
 
 def _table_section(
-    runs: list[Run], table: pd.DataFrame, part: str, source: dict[str, str], published: pd.DataFrame | None
+    runs: list[Run],
+    table: pd.DataFrame,
+    part: str,
+    source: dict[str, str],
+    published: pd.DataFrame | None,
+    best: dict[str, str],
 ) -> Section:
     rows, strong = [], set()
     of_part = table[table["part"] == part]
@@ -305,7 +360,7 @@ def _table_section(
         cells = [spell(label)]
         for number, (_, row) in enumerate(by_run.iterrows()):
             cells.append("undefined" if np.isnan(row["mean"]) else _format_spread(row["mean"], row["std"]))
-            if row["mean"] == by_run["mean"].max() and len(runs) > 1:
+            if part == "test" and best.get(label) == names[number]:
                 strong.add((len(rows), number + 1))
         if shown is not None:
             column = shown.loc[label] if label != MEAN else shown.loc[list(labels.FINDINGS)].mean()
@@ -316,12 +371,17 @@ def _table_section(
     texts = [
         f"AUC, mean and standard deviation over folds; the mean of findings is over the {count} of "
         f"{len(labels.FINDINGS)} "
-        "that are defined in every fold of every run. The best of each row is in bold."
+        "that are defined in every fold of every run."
     ]
     if part == "validation":
         texts.append("Runs stand in the order of their mean on validation, from left to right.")
     else:
         texts.append("Runs keep the order of validation: test is shown, and nothing is chosen by it.")
+        if len(runs) > 1:
+            texts.append(
+                "A value is in bold where it is better than each other one of its row by more than chance: the 95 % "
+                "bootstrap interval of each paired difference leaves out zero."
+            )
     if shown is not None:
         columns += [f"published:\n{name}" for name in shown.columns]
         texts.append(

@@ -39,7 +39,7 @@ from cxrkeras.scoring.evaluation import (
     find_mistakes,
 )
 from cxrkeras.scoring.intervals import REPLICATES
-from cxrkeras.scoring.operating import load_or_fit
+from cxrkeras.scoring.operating import load_operating_points
 from cxrkeras.scoring.predictions import Predictions, check_parts, load_predictions
 from cxrkeras.scoring.thresholds import Thresholds
 
@@ -63,6 +63,10 @@ class Fold:
     @property
     def name(self) -> str:
         return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def shares_validation(self) -> bool:
+        return self.config.get("shares_validation", True)
 
     @property
     def records(self) -> Path:
@@ -94,7 +98,7 @@ def load_fold(folder: Path) -> Fold:
     check_parts(parts, folder)
     fold = Fold(folder, config, metrics, parts, notes=notes)
     try:
-        fold.calibration, fold.thresholds = load_or_fit(folder)
+        fold.calibration, fold.thresholds = load_operating_points(folder)
     except InputError as error:
         notes.append(f"Without thresholds and calibration: {error}.")
     fold.history = _load_history(folder, notes)
@@ -145,6 +149,7 @@ def write_report(
             progress=lambda done, total, part=part: progress(f"intervals of {part}", done, total),
         )
         for part, predictions in fold.parts.items()
+        if part == "test" or fold.shares_validation  # images of different networks have no common score
     }
     part = "test" if "test" in evaluations else "validation"
     main, source = evaluations[part], fold.describe(part)
@@ -186,6 +191,12 @@ def _warnings(fold: Fold) -> list[str]:
     warnings = []
     if fold.metrics["is_synthetic"]:
         warnings.append("Trained and scored on synthetic phantoms. It says nothing about radiographs of patients.")
+    if not fold.shares_validation:
+        warnings.append(
+            "An ensemble over folds: no image was held out by all its members. Its probabilities are the mean of their "
+            "calibrated ones and its thresholds the mean of theirs, and neither is verified: in simulations such means "
+            "were less extreme than the observed shares."
+        )
     if fold.config.get("is_past_known") is False:
         warnings.append(
             "It started from weights that do not say which patients trained them: whether some of those are held out "
@@ -335,7 +346,8 @@ def _experiment(fold: Fold) -> Section:
 
 def _network_facts(fold: Fold) -> dict:
     if "members" in fold.config:
-        return {"ensemble": f"mean {fold.config['average']} of {', '.join(fold.config['members'])}"}
+        kind = fold.config["average"] if fold.shares_validation else "calibrated probabilities"
+        return {"ensemble": f"mean {kind} of {', '.join(fold.config['members'])}"}
     model = fold.config["experiment"]["model"]
     return {
         "network": model["name"],

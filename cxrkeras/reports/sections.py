@@ -23,6 +23,11 @@ INTERVALS = (
 
 def explain_thresholds(thresholds: Thresholds) -> str:
     """Where the thresholds come from, in a sentence."""
+    if not thresholds.fitted_on.get("is_verified", True):
+        return (
+            f"Each label's threshold is the mean of its members' thresholds, which were chosen on "
+            f"{describe_origin(thresholds.fitted_on)}; it never saw the images it is applied to here."
+        )
     rule = (
         "has the largest sensitivity + specificity - 1 (Youden's J)"
         if thresholds.rule == YOUDEN
@@ -35,12 +40,13 @@ def explain_thresholds(thresholds: Thresholds) -> str:
 
 
 def describe_origin(fitted_on: dict) -> str:
-    """The part that something was fitted on: `the validation part of fold 0, split nih-official (9 images ...)`."""
+    """The set that something was fitted on: `the validation set of fold 0, split nih-official (9 images ...)`."""
     number = fitted_on["fold"]
     fold = "" if number is None else f" of fold{'s' if isinstance(number, str) else ''} {number}"
+    own = "" if fitted_on.get("is_verified", True) else ", each member on its own and not verified for their mean"
     return (
-        f"the {fitted_on['part']} part{fold}, split {fitted_on['split_name']} ({fitted_on['images']:,} images of "
-        f"{fitted_on['patients']:,} patients)"
+        f"the {fitted_on['part']} set{fold}, split {fitted_on['split_name']} ({fitted_on['images']:,} images of "
+        f"{fitted_on['patients']:,} patients{own})"
     )
 
 
@@ -199,6 +205,7 @@ def reliability(evaluation: Evaluation, calibration: Calibration, *, source: str
         "platt": "Platt's logistic curve",
         "temperature": "a temperature for each label",
         "isotonic": "an isotonic curve",
+        "members": "the mean of the members' own calibrated probabilities",
     }
     texts = [
         f"Probabilities are calibrated label by label with {methods[calibration.method]}, fitted on "

@@ -14,6 +14,8 @@ from cxrkeras.errors import InputError
 from cxrkeras.runs import CALIBRATION, Origin, load_shaped, write_json
 
 PLATT, TEMPERATURE, ISOTONIC = METHODS = ("platt", "temperature", "isotonic")
+MEMBERS = "members"  # of an ensemble over folds: each member's own method, then the mean of the probabilities
+PROBABILITY_EPSILON = 1e-7  # probabilities are kept as logits, which must be finite
 BINS = 10
 
 
@@ -131,7 +133,7 @@ def save_calibration(folder: Path, calibration: Calibration) -> None:
 
 
 def load_calibration(folder: Path) -> Calibration:
-    """Read calibration.json of a fold; InputError if it is missing or damaged."""
+    """Read calibration.json of a fold; InputError if it is missing or damaged. Nothing is fitted."""
     path = folder / CALIBRATION
     if not path.is_file():
         raise InputError(f"{folder} has no {CALIBRATION}: `make calibrate RUN={folder}` fits it")

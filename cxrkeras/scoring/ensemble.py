@@ -2,19 +2,40 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit, logit
 
+from cxrkeras.data.identity import hash_patients
 from cxrkeras.errors import InputError
-from cxrkeras.runs import CONFIG, METRICS, RUNS_ROOT, Config, Metrics, load_shaped, predictions_file, write_json
-from cxrkeras.scoring.operating import describe_part, fit_operating_points, save_operating_points
+from cxrkeras.models.past import Past, load_past, save_past
+from cxrkeras.runs import (
+    CONFIG,
+    METRICS,
+    RUNS_ROOT,
+    TRAINED_ON,
+    Config,
+    Metrics,
+    load_shaped,
+    predictions_file,
+    write_json,
+)
+from cxrkeras.scoring.calibration import MEMBERS, PROBABILITY_EPSILON, Calibration, Curve
+from cxrkeras.scoring.operating import (
+    describe_part,
+    fit_operating_points,
+    load_operating_points,
+    save_operating_points,
+)
 from cxrkeras.scoring.predictions import Predictions, load_parts, save_predictions
 from cxrkeras.scoring.scores import describe_scores
+from cxrkeras.scoring.thresholds import MIXED_RULES, Thresholds
 
 AVERAGES = ("logits", "probabilities")
-_SURE = 1e-7  # a mean probability is kept as a logit, which must be finite
+OF_MEMBERS = "the mean of the members' own scores"
 _SAME = ("split_name", "records_fingerprint", "folds", "is_synthetic")
 
 
@@ -22,7 +43,17 @@ def average_logits(members: list[np.ndarray], average: str) -> np.ndarray:
     """The mean logits (N, L) of members' logits, or the logits of their mean probabilities."""
     if average == "logits":
         return np.mean(members, axis=0)
-    return logit(np.clip(np.mean([expit(one) for one in members], axis=0), _SURE, 1 - _SURE))
+    return _to_logits(np.mean([expit(member) for member in members], axis=0))
+
+
+def _to_logits(probs: np.ndarray) -> np.ndarray:
+    return logit(np.clip(probs, PROBABILITY_EPSILON, 1 - PROBABILITY_EPSILON))
+
+
+def share_validation(members: list[Predictions]) -> bool:
+    """Whether the members have the very same validation images, which none of them was trained on."""
+    held = [frozenset(member.image_ids) for member in members]
+    return all(images == held[0] for images in held)
 
 
 def combine_validation(members: list[Predictions], average: str) -> Predictions:
@@ -49,24 +80,35 @@ def combine_test(members: list[Predictions], average: str) -> Predictions:
         logits = [member.align(first).logits for member in members]
     except InputError as error:
         raise InputError(
-            f"the members were scored on different test parts, {error}: take runs on the same records"
+            f"the members were scored on different test sets, {error}: take runs on the same records"
         ) from None
     return Predictions(first.image_ids, first.patient_ids, first.truth, average_logits(logits, average))
+
+
+def calibrate_member(predictions: Predictions, calibration: Calibration) -> Predictions:
+    """The same with logits of the member's calibrated probabilities."""
+    probs = calibration.apply(predictions.logits, predictions.names)
+    return replace(predictions, logits=_to_logits(probs))
 
 
 def build_ensemble(
     folders: list[Path],
     *,
-    average: str = "logits",
+    average: str | None = None,
     root: Path = RUNS_ROOT,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Path, dict]:
     """Average finished folds, write `<root>/ensemble-<8 hex digits>/fold.../` and return it with its metrics.
 
-    Test images are predicted by all members, validation images by those that had held them out. The folder has the
-    files of any run but no network. Raises InputError for members on other data, splits or folds.
+    Members that hold out the same validation images (runs of one fold) are averaged there and on test, as logits or
+    probabilities, and calibration and thresholds are fitted to their mean on validation. Of members of different folds
+    no image was held out by all, so that nothing can be fitted to their mean: their calibrated probabilities are
+    averaged, its thresholds are the means of theirs, and the files say that neither is verified (a mean of calibrated
+    members is underconfident: Ranjan and Gneiting, Journal of the Royal Statistical Society B 72, 2010). The folder
+    has the files of any run but no network. Raises InputError for members on other data, splits or folds, and for
+    members that have learned from its test patients.
     """
-    if average not in AVERAGES:
+    if average not in (None, *AVERAGES):
         raise InputError(f"an ensemble averages {' or '.join(AVERAGES)}; got {average!r}")
     folders = list(dict.fromkeys(folder.resolve() for folder in folders))
     if len(folders) < 2:
@@ -74,20 +116,26 @@ def build_ensemble(
     configs = [load_shaped(folder / CONFIG, Config) for folder in folders]
     metrics = [load_shaped(folder / METRICS, Metrics) for folder in folders]
     names = [f"{folder.parent.name}/{folder.name}" for folder in folders]
-    if nested := [name for name, config in zip(names, configs, strict=True) if "members" in config]:
-        raise InputError(f"{nested[0]} is an ensemble itself: name its members")
-    for name, config in zip(names, configs, strict=True):
-        for key in _SAME:
-            if config[key] != configs[0][key]:
-                raise InputError(
-                    f"{name} has {key.replace('_', ' ')} {config[key]} and {names[0]} {configs[0][key]}: an "
-                    f"ensemble is "
-                    "of runs on the same records and folds"
-                )
+    _check_members(names, configs)
     members = []
     for number, folder in enumerate(folders):
         members.append(load_parts(folder))
         progress(number + 1, len(folders))
+    is_shared = share_validation([member["validation"] for member in members])
+    if not is_shared and average == "logits":
+        raise InputError(
+            "members of different folds are averaged as calibrated probabilities, each by its own fold's calibration, "
+            "as their mean cannot be calibrated: leave the kind of average out, or take runs of one fold"
+        )
+    average = average or ("logits" if is_shared else "probabilities")
+    past = _check_past(folders, names, configs[0], members[0]["test"])
+    operating = None
+    if not is_shared:
+        operating = [load_operating_points(folder) for folder in folders]
+        members = [
+            {part: calibrate_member(one, calibration) for part, one in member.items()}
+            for member, (calibration, _) in zip(members, operating, strict=True)
+        ]
     parts = {
         "validation": combine_validation([member["validation"] for member in members], average),
         "test": combine_test([member["test"] for member in members], average),
@@ -96,12 +144,7 @@ def build_ensemble(
     digest = hashlib.sha256(" ".join([average, *sorted(names)]).encode()).hexdigest()[:8]
     folder = root / f"ensemble-{digest}" / f"fold{'-'.join(map(str, held_out))}"
     folder.mkdir(parents=True, exist_ok=True)
-    config = {key: configs[0][key] for key in (*_SAME, "labels", "versions")} | {
-        "name": "ensemble",
-        "members": names,
-        "average": average,
-        "parts": {part: {"images": len(one.truth), "patients": one.num_patients} for part, one in parts.items()},
-    }
+    parts = {part: save_predictions(folder / predictions_file(part), one) for part, one in parts.items()}
     content = {
         "run": folder.parent.name,
         "fold": held_out[0] if len(held_out) == 1 else ", ".join(map(str, held_out)),
@@ -109,10 +152,92 @@ def build_ensemble(
         **{key: metrics[0][key] for key in ("records", "split_name", "is_partial", "is_synthetic")},
         **{part: describe_scores(predictions) for part, predictions in parts.items()},
     }
-    write_json(folder / CONFIG, config)
-    for part, predictions in parts.items():
-        save_predictions(folder / predictions_file(part), predictions)
     fitted_on = describe_part(parts["validation"], content, "validation")
-    save_operating_points(folder, *fit_operating_points(parts["validation"], fitted_on))
+    if operating is None:
+        points = fit_operating_points(parts["validation"], fitted_on)
+    else:
+        content["validation"] = _average_scores(content["validation"], [one["validation"] for one in metrics])
+        points = _average_operating_points(operating, fitted_on | {"is_verified": False})
+    config = {key: configs[0].get(key) for key in (*_SAME, "labels", "versions", "namespace")} | {
+        "name": "ensemble",
+        "members": names,
+        "average": average,
+        "shares_validation": is_shared,
+        "is_past_known": past.is_known,
+        "parts": {part: {"images": len(one.truth), "patients": one.num_patients} for part, one in parts.items()},
+    }
+    write_json(folder / CONFIG, config)
+    save_past(folder / TRAINED_ON, past)
+    save_operating_points(folder, *points)
     write_json(folder / METRICS, content)
     return folder, content
+
+
+def _check_members(names: list[str], configs: list[dict]) -> None:
+    if nested := [name for name, config in zip(names, configs, strict=True) if "members" in config]:
+        raise InputError(f"{nested[0]} is an ensemble itself: name its members")
+    for name, config in zip(names, configs, strict=True):
+        for key in _SAME:
+            if config[key] != configs[0][key]:
+                raise InputError(
+                    f"{name} has {key.replace('_', ' ')} {config[key]} and {names[0]} {configs[0][key]}: an ensemble "
+                    "is of runs on the same records and folds"
+                )
+
+
+def _check_past(folders: list[Path], names: list[str], config: dict, test: Predictions) -> Past:
+    """Who trained the members together; InputError if patients of the test set are among them."""
+    pasts = [load_past(folder / TRAINED_ON) for folder in folders]
+    namespace, hashed = config.get("namespace"), {}
+
+    def hash_ids(ids: list[str], salt: bytes, rounds: int) -> np.ndarray:
+        if (salt, rounds) not in hashed:  # members of one data set have one salt
+            hashed[salt, rounds] = hash_patients(namespace, ids, salt, rounds)
+        return hashed[salt, rounds]
+
+    for name, past in zip(names, pasts, strict=True):
+        if namespace and (known := past.find(test.patient_ids, hash_ids)):
+            raise InputError(
+                f"{name} was trained on {len(known):,} of the {test.num_patients:,} patients in the test set: its "
+                "scores would be too good"
+            )
+    return pasts[0].join(*pasts[1:])
+
+
+def _average_scores(scores: dict, members: list[dict]) -> dict:
+    """Validation scores in which each AUC is the mean of the members' own: they are of different networks' images."""
+    tables = [pd.DataFrame(member["labels"]).set_index("label") for member in members]
+    rows = []
+    for row in scores["labels"]:
+        means = {}
+        for score in ("auc", "average_precision"):
+            values = [table.loc[row["label"], score] for table in tables]
+            means[score] = None if any(pd.isna(value) for value in values) else float(np.mean(values))
+        rows.append(row | means | {"note": row["note"] if means["auc"] is None else OF_MEMBERS})
+    means = [member["mean_auc"] for member in members]
+    mean = None if any(value is None for value in means) else float(np.mean(means))
+    return scores | {
+        "labels": rows,
+        "mean_auc": mean,
+        "mean_auc_findings": min(member["mean_auc_findings"] for member in members),
+        "collapsed": sorted({name for member in members for name in member.get("collapsed", ())}),
+        "note": f"validation: {OF_MEMBERS}, as no image was held out by all of them; calibration and thresholds are "
+        "not verified",
+    }
+
+
+def _average_operating_points(
+    members: list[tuple[Calibration, Thresholds]], fitted_on: dict
+) -> tuple[Calibration, Thresholds]:
+    """The identity as calibration, as the logits are those of calibrated probabilities; the mean thresholds."""
+    names = list(members[0][0].curves)
+    note = "the mean of the members' calibrated probabilities, not verified"
+    calibration = Calibration(MEMBERS, fitted_on, {name: Curve(note=note) for name in names})
+    values, notes = {}, {}
+    for name in names:
+        own = [thresholds.values[name] for _, thresholds in members]
+        is_whole = all(value is not None for value in own)
+        values[name] = float(np.mean(own)) if is_whole else None
+        notes[name] = "the mean of the members' thresholds, not verified" if is_whole else "no threshold in some member"
+    rules = {thresholds.rule for _, thresholds in members}
+    return calibration, Thresholds(rules.pop() if len(rules) == 1 else MIXED_RULES, fitted_on, values, notes)

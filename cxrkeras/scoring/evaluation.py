@@ -18,7 +18,7 @@ from cxrkeras.scoring.intervals import (
     find_interval,
 )
 from cxrkeras.scoring.predictions import Predictions
-from cxrkeras.scoring.scores import mean_auc, score_labels
+from cxrkeras.scoring.scores import explain_collapse, score_labels, score_predictions
 from cxrkeras.scoring.thresholds import Thresholds, score_decisions, score_images
 
 SHOW = Callable[[int, int], None]
@@ -61,7 +61,9 @@ def evaluate(
 ) -> Evaluation:
     """Score the predictions of one part. Thresholds and calibration are given, never fitted here."""
     names, truth, logits = predictions.names, predictions.truth, predictions.logits
-    scores, notes = score_labels(truth, logits, names), []
+    scores, notes = score_predictions(predictions), []
+    if sentence := explain_collapse(predictions.collapsed):
+        notes.append(sentence)
     probs = calibration.apply(logits, names) if calibration else expit(logits)
     with_intervals = predictions.has_patients
     if not with_intervals:
@@ -71,9 +73,10 @@ def evaluate(
         notes.append(f"only {predictions.num_patients} patients: no interval can be trusted")
     if lost := [name for k, name in enumerate(names) if not np.isfinite(logits[:, k]).all()]:
         notes.append(f"logits that are no finite numbers leave {', '.join(lost)} without scores")
-    findings = [k for k, name in enumerate(names) if name in labels.FINDINGS]
+    findings = [k for k, name in enumerate(names) if name in labels.FINDINGS and name not in predictions.left_out]
+    ranked = predictions.flatten().logits
     drawn = (
-        bootstrap_scores(truth, logits, predictions.patient_ids, replicates=replicates, seed=seed, progress=progress)
+        bootstrap_scores(truth, ranked, predictions.patient_ids, replicates=replicates, seed=seed, progress=progress)
         if with_intervals
         else None
     )
@@ -100,9 +103,8 @@ def evaluate(
         scores["error_after"] = calibration_error(truth, probs)
         scores["error_least"] = least_calibration_error(probs, seed=seed)
         scores["brier"] = brier_score(truth, probs)
-    scores.loc[MEAN] = pd.Series(
-        mean | {"images": len(truth), "note": f"{mean_auc(scores)[1]} of {len(labels.FINDINGS)}"}
-    )
+    counted = scores["auc"].iloc[findings].notna().sum()
+    scores.loc[MEAN] = pd.Series(mean | {"images": len(truth), "note": f"{counted} of {len(labels.FINDINGS)}"})
     return Evaluation(predictions, probs, scores, images, notes)
 
 
@@ -120,7 +122,7 @@ def evaluate_groups(
     positives, images, patients, findings (in the mean: those defined in every scored group of the attribute).
     Groups of fewer than LEAST_PATIENTS patients have counts alone.
     """
-    people = people.reindex(predictions.image_ids)
+    people, predictions = people.reindex(predictions.image_ids), predictions.flatten()
     age = people["age"].to_numpy(float)
     masks = {("all", "all images"): np.ones(len(people), bool)}
     masks |= {("sex", name): (people["sex"] == sex).to_numpy() for sex, name in SEXES.items()}

@@ -2,8 +2,17 @@
 
 from pathlib import Path
 
-from cxrkeras.runs import CALIBRATION, METRICS, THRESHOLDS, Metrics, load_shaped
-from cxrkeras.scoring.calibration import PLATT, Calibration, fit_calibration, load_calibration, save_calibration
+from cxrkeras.errors import InputError
+from cxrkeras.runs import CONFIG, METRICS, Config, Metrics, load_shaped
+from cxrkeras.scoring.calibration import (
+    ISOTONIC,
+    PLATT,
+    TEMPERATURE,
+    Calibration,
+    fit_calibration,
+    load_calibration,
+    save_calibration,
+)
 from cxrkeras.scoring.predictions import Predictions, load_parts
 from cxrkeras.scoring.thresholds import Thresholds, fit_thresholds, load_thresholds, save_thresholds
 
@@ -39,8 +48,22 @@ def save_operating_points(folder: Path, calibration: Calibration, thresholds: Th
 
 
 def refit(folder: Path, *, method: str = PLATT, sensitivity: float | None = None) -> tuple[Calibration, Thresholds]:
-    """Fit calibration and thresholds of a finished fold anew and save them in its folder."""
-    metrics = load_shaped(folder / METRICS, Metrics)
+    """Fit calibration and thresholds of a finished fold again and save them in its folder.
+
+    Raises InputError for an ensemble over folds, of which no image was held out by all members, and for a temperature
+    after a training that moves the mean of the probabilities, which a temperature cannot move back.
+    """
+    metrics, config = load_shaped(folder / METRICS, Metrics), load_shaped(folder / CONFIG, Config)
+    if not config.get("shares_validation", True):
+        raise InputError(
+            f"{folder} is an ensemble over folds: no image was held out by all its members, so that nothing can be "
+            "fitted on its mean; calibrate the members and build it again"
+        )
+    if method == TEMPERATURE and (moved := _name_moved_mean(config)):
+        raise InputError(
+            f"{folder} was trained with {moved}, which moves the mean of the probabilities away from the prevalence, "
+            f"and a temperature cannot move it back: take {PLATT} or {ISOTONIC}"
+        )
     validation = load_parts(folder)[VALIDATION]
     fitted_on = describe_part(validation, metrics, VALIDATION)
     fitted = fit_operating_points(validation, fitted_on, method=method, sensitivity=sensitivity)
@@ -48,11 +71,14 @@ def refit(folder: Path, *, method: str = PLATT, sensitivity: float | None = None
     return fitted
 
 
-def load_or_fit(folder: Path) -> tuple[Calibration, Thresholds]:
-    """Those of the fold's folder; where one is missing both are fitted and saved.
+def _name_moved_mean(config: dict) -> str:
+    """What of the training moves the mean probability of a label away from its prevalence; empty if nothing does."""
+    settings = config.get("experiment") or {}
+    loss, sampling = (settings.get(section, {}).get("name") for section in ("loss", "sampling"))
+    moving = [f"the loss {loss}"] if loss in ("weighted_bce", "focal", "asymmetric") else []
+    return " and ".join(moving + ["balanced sampling"] * (sampling == "balanced"))
 
-    Raises InputError where one is damaged, and where there are no validation predictions to fit them on.
-    """
-    if (folder / CALIBRATION).is_file() and (folder / THRESHOLDS).is_file():
-        return load_calibration(folder), load_thresholds(folder)
-    return refit(folder)
+
+def load_operating_points(folder: Path) -> tuple[Calibration, Thresholds]:
+    """Those of the fold's folder, which is only read; InputError where one is missing or damaged."""
+    return load_calibration(folder), load_thresholds(folder)

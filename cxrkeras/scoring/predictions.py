@@ -1,6 +1,6 @@
 """Logits of a network for the images of records, and the file they are kept in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +10,24 @@ from cxrkeras import labels
 from cxrkeras.errors import InputError
 from cxrkeras.runs import METRICS, Metrics, load_shaped, predictions_file, write_text
 
+LEAST_RANGE = 1e-6  # of a network's logits over images
+
 
 @dataclass(frozen=True)
 class Predictions:
-    """Ids (N,), truth 0 or 1 and logits (N, L) of the images of one part, for the labels `names`."""
+    """Ids (N,), truth 0 or 1 and logits (N, L) of the images of one set, for the labels `names`.
+
+    is_network: whether a network gave the logits, so that nearly constant ones mean that it has collapsed; left_out:
+    labels whose scores do not count in the mean.
+    """
 
     image_ids: np.ndarray
     patient_ids: np.ndarray
     truth: np.ndarray
     logits: np.ndarray
     names: tuple[str, ...] = labels.LABELS
+    is_network: bool = True
+    left_out: tuple[str, ...] = ()
 
     @property
     def num_patients(self) -> int:
@@ -33,7 +41,21 @@ class Predictions:
     def take(self, rows: np.ndarray) -> "Predictions":
         """Those of some images, by a mask or by their numbers."""
         arrays = (self.image_ids, self.patient_ids, self.truth, self.logits)
-        return Predictions(*(array[rows] for array in arrays), self.names)
+        return replace(
+            self, **dict(zip(("image_ids", "patient_ids", "truth", "logits"), (a[rows] for a in arrays), strict=True))
+        )
+
+    @property
+    def collapsed(self) -> tuple[str, ...]:
+        """The labels for which a network says nearly the same of all images."""
+        if not self.is_network:
+            return ()
+        return tuple(name for name, column in zip(self.names, self.logits.T, strict=True) if is_collapsed(column))
+
+    def flatten(self) -> "Predictions":
+        """The same with equal logits for collapsed labels, so that their AUC is 0.5 in all images and any of them."""
+        is_flat = np.isin(self.names, self.collapsed)
+        return replace(self, logits=np.where(is_flat, 0.0, self.logits), is_network=False) if is_flat.any() else self
 
     def align(self, other: "Predictions") -> "Predictions":
         """Those of `self` in the order of `other`; InputError unless both have the same images, patients and truth."""
@@ -47,13 +69,27 @@ class Predictions:
         return aligned
 
 
-def save_predictions(path: Path, predictions: Predictions) -> None:
-    """Write image_id, patient_id, then for each label its truth and `logit_<Label>`."""
+def is_collapsed(logits: np.ndarray) -> bool:
+    """Whether a network's finite logits (N,) are nearly one: a range below 1e-6, or few values for so many images.
+
+    Few are fewer than ten in a hundred images and more, and fewer than a tenth in less.
+    """
+    if not len(logits) or not np.isfinite(logits).all():
+        return False
+    return bool(np.ptp(logits) < LEAST_RANGE or len(np.unique(logits)) < min(len(logits), 100) / 10)
+
+
+def save_predictions(path: Path, predictions: Predictions) -> Predictions:
+    """Write image_id, patient_id, then for each label its truth and `logit_<Label>`; returns what the file holds.
+
+    Logits have nine digits, which a float32 needs. All scores of a run are computed from what is returned.
+    """
     columns = {"image_id": predictions.image_ids, "patient_id": predictions.patient_ids}
     for column, label in enumerate(predictions.names):
         columns[label] = predictions.truth[:, column].astype(int)
         columns[f"logit_{label}"] = predictions.logits[:, column]
-    write_text(path, pd.DataFrame(columns).to_csv(index=False, float_format="%.7g"))
+    write_text(path, pd.DataFrame(columns).to_csv(index=False, float_format="%.9g"))
+    return load_predictions(path)
 
 
 def load_predictions(path: Path) -> Predictions:
@@ -62,9 +98,8 @@ def load_predictions(path: Path) -> Predictions:
     if not path.is_file():
         raise InputError(f"{path} is gone: {anew}")
     try:
-        table = pd.read_csv(
-            path, dtype={"image_id": str, "patient_id": str}, keep_default_na=False, na_values=["nan", ""]
-        )
+        logits = {f"logit_{label}": ["nan", ""] for label in labels.LABELS}
+        table = pd.read_csv(path, dtype={"image_id": str, "patient_id": str}, keep_default_na=False, na_values=logits)
     except ValueError as error:
         raise InputError(f"{path} cannot be read ({error}): {anew}") from None
     wanted = ["image_id", "patient_id", *labels.LABELS, *(f"logit_{label}" for label in labels.LABELS)]
@@ -82,7 +117,7 @@ def load_predictions(path: Path) -> Predictions:
     logits = table[[f"logit_{label}" for label in labels.LABELS]].apply(pd.to_numeric, errors="coerce")
     return Predictions(
         table["image_id"].to_numpy(),
-        table["patient_id"].fillna("").to_numpy(),
+        table["patient_id"].to_numpy(),
         truth.to_numpy(float),
         logits.to_numpy(float),
     )

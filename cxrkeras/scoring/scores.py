@@ -1,12 +1,14 @@
 """Scores of multi-label predictions, label by label."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrkeras import labels
+from cxrkeras.notes import COLLAPSED
 from cxrkeras.scoring.predictions import Predictions
 
 
@@ -15,7 +17,8 @@ def score_labels(truth: np.ndarray, logits: np.ndarray, names: tuple[str, ...] =
 
     truth: 0 or 1, (N, L); logits: float (N, L), only their order counts. Returns a row a label, in the order of
     `names`: auc (area under the ROC curve, exact with ties), average_precision, positives, images, prevalence, note. A
-    score that is not defined is NaN and the note says why.
+    score that is not defined is NaN and the note says why. Nearly equal logits of a network are to be made equal before
+    (`Predictions.flatten`).
     """
     rows = []
     for column, label in enumerate(names):
@@ -39,10 +42,30 @@ def mean_auc(scores: pd.DataFrame) -> tuple[float, int]:
     return (float(defined.mean()) if len(defined) else np.nan), len(defined)
 
 
-def format_mean(scores: pd.DataFrame) -> str:
-    """Mean AUC with its count, as in `0.812 (14 of 14)`."""
+def format_mean(scores: pd.DataFrame, num_collapsed: int = 0) -> str:
+    """Mean AUC with its count, as in `0.812 (14 of 14)` or `0.512 (14 of 14, 3 collapsed)`."""
     mean, count = mean_auc(scores)
-    return f"{mean:.3f} ({count} of {len(labels.FINDINGS)})" if count else f"undefined (0 of {len(labels.FINDINGS)})"
+    collapsed = f", {num_collapsed} collapsed" if num_collapsed else ""
+    value = f"{mean:.3f}" if count else "undefined"
+    return f"{value} ({count} of {len(labels.FINDINGS)}{collapsed})"
+
+
+def score_predictions(predictions: Predictions) -> pd.DataFrame:
+    """`score_labels` of predictions, in which collapsed labels have an AUC of 0.5 and a note that says so."""
+    scores = score_labels(predictions.truth, predictions.flatten().logits, predictions.names)
+    is_flat = scores.index.isin(predictions.collapsed) & scores["auc"].notna()
+    scores.loc[is_flat, "note"] = COLLAPSED
+    return scores
+
+
+def explain_collapse(names: Sequence[str]) -> str:
+    """A sentence about labels for which a network has collapsed; empty without any."""
+    if not names:
+        return ""
+    return (
+        f"the network gives nearly the same logit to all images for {', '.join(names)}: it has collapsed there, and "
+        "counts as AUC 0.5"
+    )
 
 
 def hamming_loss(truth: np.ndarray, probs: np.ndarray, threshold: float | np.ndarray) -> float:
@@ -52,7 +75,7 @@ def hamming_loss(truth: np.ndarray, probs: np.ndarray, threshold: float | np.nda
 
 def describe_scores(predictions: Predictions) -> dict:
     """Scores of one part as plain JSON values; undefined ones are null with a note."""
-    scores = score_labels(predictions.truth, predictions.logits)
+    scores = score_predictions(predictions)
     mean, count = mean_auc(scores)
     rows = json.loads(scores.reset_index().to_json(orient="records", double_precision=15))
     return {
@@ -60,5 +83,6 @@ def describe_scores(predictions: Predictions) -> dict:
         "patients": predictions.num_patients,
         "mean_auc": mean if count else None,
         "mean_auc_findings": count,
+        "collapsed": list(predictions.collapsed),
         "labels": rows,
     }

@@ -15,6 +15,7 @@ from cxrkeras.runs import THRESHOLDS, Origin, load_shaped, write_json
 from cxrkeras.scoring.scores import hamming_loss
 
 YOUDEN = "youden"
+MIXED_RULES = "the members' own rules"
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,9 @@ def rank_runs(planned: list[Planned]) -> pd.DataFrame:
             row[f"{part}_findings"] = of_part["findings"].max()
         rates = [pd.read_csv(folder / HISTORY)["images per second"].median() for folder in folders]
         row |= {f"test_{name}": value for name, value in _count_images(folders).loc["test"].items()}
+        scored = [load_json(folder / METRICS) for folder in folders]
+        row["collapsed"] = len({name for one in scored for part in ("validation", "test")
+                                for name in one[part].get("collapsed", ())})  # fmt: skip
         row["images_per_second"] = sum(rates) / len(rates)
         memories = [load_json(folder / METRICS).get("peak_memory_mb") for folder in folders]
         row["peak_memory_mb"] = max(filter(None, memories), default=None)

@@ -42,7 +42,7 @@ from cxrkeras.runs import (
 from cxrkeras.scoring.operating import describe_part, fit_operating_points, save_operating_points
 from cxrkeras.scoring.predictions import Predictions, save_predictions
 from cxrkeras.scoring.predictor import build_live_predictor, build_predictor, predict_batches
-from cxrkeras.scoring.scores import describe_scores, format_mean, mean_auc, score_labels
+from cxrkeras.scoring.scores import describe_scores, explain_collapse, format_mean, mean_auc, score_predictions
 from cxrkeras.training.backup import Progress, find_backup, load_backup, read_progress, save_backup
 from cxrkeras.training.board import GRID, Board
 from cxrkeras.training.continuation import continue_shorter
@@ -334,7 +334,7 @@ class _Loop:
         predictions = _predict(
             self.predictor, self.records, TRAIN_VAL, self.fold, self.training.batch_size, self.monitor
         )
-        scores = score_labels(predictions.truth, predictions.logits)
+        scores = score_predictions(predictions)
         auc, count = mean_auc(scores)
         loss = np.mean(self.trainer.loss(predictions.truth, tf.constant(predictions.logits)))
         row |= {
@@ -359,7 +359,8 @@ class _Loop:
         self.monitor.epoch(epoch + 1)
         self.monitor.say(
             f"epoch {epoch + 1}/{self.training.epochs}: loss {row['loss/train']:.4f}, "
-            f"validation {row['loss/validation']:.4f}, mean validation AUC {format_mean(scores)}"
+            f"validation {row['loss/validation']:.4f}, mean validation AUC "
+            f"{format_mean(scores, len(predictions.collapsed))}"
             f"{' (best so far)' if is_best else ''}, {row['images per second']:.0f} images/s"
         )
 
@@ -402,7 +403,9 @@ def _finish(
     }
     for part, split, held_out in (("validation", TRAIN_VAL, fold), ("test", TEST, -1)):
         predictions = _predict(predictor, records, split, held_out, batch_size, monitor)
-        save_predictions(folder / predictions_file(part), predictions)
+        predictions = save_predictions(folder / predictions_file(part), predictions)
+        if sentence := explain_collapse(predictions.collapsed):
+            monitor.say(f"{part}: {sentence}")
         metrics[part] = describe_scores(predictions)
         if part == "validation":
             fitted_on = describe_part(predictions, metrics, part)

@@ -10,6 +10,7 @@ from cxrkeras.data.release import read_labels
 from cxrkeras.errors import InputError
 from cxrkeras.labels import LABELS, encode_labels
 from cxrkeras.reports.foreign import score_file
+from cxrkeras.scoring.evaluation import MEAN, evaluate
 from cxrkeras.scoring.foreign import read_foreign
 
 NUM = 300
@@ -153,10 +154,6 @@ WRONG = {
         r"2 of 100 images that Data_Entry_2017_v2020\.csv does not list \(first: foreign\.png\)",
     ),
     "per cent": (lambda p, i, z: write(p, i, 100 * expit(z), "{}"), r"none below 0: if these are per cent, divide"),
-    "semicolons": (
-        lambda p, i, z: p.write_text("image;Mass\n" + "".join(f"{one};0.3\n" for one in i)),
-        r"semicolons between its columns: wanted commas",
-    ),
     "two columns of a name": (
         lambda p, i, z: p.write_text("image,Mass,Mass\n" + "".join(f"{one},0.3,0.1\n" for one in i)),
         r"has the column Mass 2 times",
@@ -189,7 +186,7 @@ WRONG = {
     "no column of images": (spoil(lambda t: rename(t, "image", "who")), r"no column of images: call it image"),
     "no label": (lambda p, i, z: pd.DataFrame({"image": i, "x": 1}).to_csv(p, index=False), r"no column of a label"),
     "no rows": (lambda p, i, z: write(p, [], np.zeros((0, 15))), r"has no rows"),
-    "nothing": (lambda p, i, z: p.write_text(""), r"cannot be read as a table"),
+    "nothing": (lambda p, i, z: p.write_text(""), r"has no rows"),
     "no file": (lambda p, i, z: None, r"no predictions file"),
 }
 
@@ -247,3 +244,66 @@ def test_label_files_that_are_none(labels_file, tmp_path, content):
         read_foreign(path, labels_file)
     with pytest.raises(InputError, match="no label file"):
         read_foreign(path, tmp_path / "gone.csv")
+
+
+def test_files_with_semicolons_blank_lines_and_other_encodings_are_read(labels_file, tmp_path):
+    images, _, logits = make_scores(labels_file)
+    path = write(tmp_path / "a.csv", images, expit(logits))
+    expected = read_foreign(path, labels_file).predictions
+    text = path.read_text().replace(",", ";").replace("\n", "\n\n")
+    (tmp_path / "b.csv").write_text(text, "utf-16")
+    found = read_foreign(tmp_path / "b.csv", labels_file).predictions
+    assert np.array_equal(found.logits, expected.logits)
+    broken = text.replace(f"{expit(logits)[1, 0]!r}", "much", 1)
+    (tmp_path / "b.csv").write_text(broken, "utf-16")
+    with pytest.raises(InputError, match="holds 'much' in line 5"):
+        read_foreign(tmp_path / "b.csv", labels_file)
+
+
+def judge(labels_file, tmp_path, change):
+    images, truth, logits = make_scores(labels_file)
+    scores = expit(logits)
+    change(scores, truth)
+    return read_foreign(write(tmp_path / "theirs.csv", images, scores, "{}"), labels_file)
+
+
+def test_a_column_that_is_the_truth_is_refused_by_name(labels_file, tmp_path):
+    def copy(scores, truth):
+        scores[:, 7] = truth[:, 7]
+
+    with pytest.raises(InputError, match="the column Hernia is the truth of Hernia in 100 images"):
+        judge(labels_file, tmp_path, copy)
+
+
+def test_constant_and_two_valued_columns_are_remarked_and_left_out_of_the_mean(labels_file, tmp_path):
+    def spoil_two(scores, truth):
+        scores[:, 3] = 0.25
+        scores[:, 4] = np.where(scores[:, 4] > 0.5, 0.9, 0.1)
+
+    found = judge(labels_file, tmp_path, spoil_two)
+    assert found.predictions.left_out == ("Edema", "Effusion")
+    assert "Edema has the same value, 0.25, for all images; Edema is left out of the mean" in found.notes
+    assert any("Effusion has two values, 0.1 and 0.9: decisions rather than scores" in note for note in found.notes)
+    evaluation = evaluate(found.predictions, replicates=20)
+    kept = [label for label in LABELS[:14] if label not in found.predictions.left_out]
+    assert evaluation.scores.loc[MEAN, "auc"] == pytest.approx(evaluation.scores.loc[kept, "auc"].mean())
+    assert evaluation.scores.loc[MEAN, "note"] == "12 of 14"
+    assert evaluation.scores.loc["Edema", "note"].startswith("left out of the mean")
+
+
+def test_a_probability_that_misses_0_or_1_by_rounding_is_one(labels_file, tmp_path):
+    def miss(scores, truth):
+        scores[0, 0], scores[1, 0] = -1e-9, 1 + 1e-9
+
+    found = judge(labels_file, tmp_path, miss)
+    assert found.kind == "probabilities"
+    assert "2 probabilities lie outside 0 to 1 by up to 1e-06 and are taken as 0 or 1" in found.notes
+    with pytest.raises(InputError, match="mixes scales"):
+        judge(labels_file, tmp_path, lambda scores, truth: scores.__setitem__((0, 0), -0.01))
+
+
+def test_a_networks_collapse_is_no_matter_of_other_peoples_scores(labels_file, tmp_path):
+    def flatten(scores, truth):
+        scores[:, 0] = 0.5 + 1e-8 * np.arange(len(scores))
+
+    assert judge(labels_file, tmp_path, flatten).predictions.collapsed == ()

@@ -62,6 +62,7 @@ def evaluate(
     """Score the predictions of one part. Thresholds and calibration are given, never fitted here."""
     names, truth, logits = predictions.names, predictions.truth, predictions.logits
     scores, notes = score_predictions(predictions), []
+    scores.loc[list(predictions.left_out), "note"] = "left out of the mean: scores of one or two values"
     if sentence := explain_collapse(predictions.collapsed):
         notes.append(sentence)
     probs = calibration.apply(logits, names) if calibration else expit(logits)

@@ -1,6 +1,5 @@
 """Other people's predictions: a CSV of any make, read as ours are."""
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +9,18 @@ import pandas as pd
 from scipy.special import logit
 
 from cxrkeras import labels
+from cxrkeras.data.csv_table import read_csv_table
 from cxrkeras.data.dataset import digest_lines
-from cxrkeras.data.nih_tables import OFFICIAL_LISTS, OFFICIAL_SPLIT, TEST_LIST, TRAIN_VAL_LIST
+from cxrkeras.data.nih_tables import OFFICIAL_LISTS, OFFICIAL_SPLIT, TEST_LIST, TRAIN_VAL_LIST, read_list
 from cxrkeras.data.release import read_labels
 from cxrkeras.errors import InputError
+from cxrkeras.labels import find_label
+from cxrkeras.scoring.calibration import PROBABILITY_EPSILON
 from cxrkeras.scoring.predictions import Predictions
 
 IMAGE_COLUMNS = ("image", "image_id", "image_index", "img", "filename", "file", "path", "name")
 MOST_UNKNOWN = 0.01  # of the images; with more the label file is likely another one's
-_SURE = 1e-7  # a probability of 0 or 1 becomes a finite logit
-_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-_KEYS = {label.lower().replace("_", " "): label for label in labels.LABELS}
+_ROUNDING = 1e-6  # by which a probability may lie outside of 0 to 1
 _NAMED = re.compile(r"^(?:(logit|prob|p|pred)[_ ])?(.*?)(?:[_ ](logit|prob|pred|score))?$", re.IGNORECASE)
 
 
@@ -45,20 +45,15 @@ def read_foreign(path: Path, label_file: Path) -> Foreign:
     """
     if not path.is_file():
         raise InputError(f"no predictions file {path}")
-    try:
-        _check_header(path)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:
-        raise InputError(f"{path} cannot be read as a table with commas between its columns: {error}") from None
-    if not isinstance(table.index, pd.RangeIndex):
-        raise InputError(f"{path} has rows with more fields than its header: quote what has a comma in it")
+    table = read_csv_table(path)
     if not len(table):
         raise InputError(f"{path} has no rows")
     truth, left_out, notes = read_labels(label_file)
     images = _read_images(table, path)
     columns = _find_columns(table, path)
     names = tuple(label for label in labels.LABELS if label in columns)
-    scores, kind = _read_scores(table, path, {label: columns[label] for label in names})
+    columns = {label: columns[label] for label in names}
+    scores, kind = _read_scores(table, path, columns, notes)
     known = truth.set_index("image_id")
     is_known = images.isin(known.index).to_numpy()
     unknown = [image for image in images[~is_known] if image not in left_out]
@@ -76,28 +71,21 @@ def read_foreign(path: Path, label_file: Path) -> Foreign:
         raise InputError(f"{path}: none of its images has a usable row in {label_file.name}: {'; '.join(notes)}")
     images, scores = images[is_known].to_numpy(), scores[is_known]
     rows = known.loc[images]
-    part, split_name = _name_part(set(images), label_file.parent, notes)
-    logits = scores if kind == "logits" else logit(np.clip(scores, _SURE, 1 - _SURE))
+    left_out_of_mean = _judge_columns(scores, rows, columns, path, notes)
+    part, split_name = _name_part(set(images), set(known.index), label_file.parent, notes)
+    logits = scores if kind == "logits" else logit(np.clip(scores, PROBABILITY_EPSILON, 1 - PROBABILITY_EPSILON))
     predictions = Predictions(
-        images, rows["patient_id"].to_numpy(str), rows[list(names)].to_numpy(float), logits, names
+        images,
+        rows["patient_id"].to_numpy(str),
+        rows[list(names)].to_numpy(float),
+        logits,
+        names,
+        is_network=False,
+        left_out=left_out_of_mean,
     )
     if missing := [label for label in labels.LABELS if label not in names]:
         notes.append(f"{path.name} has no column for {', '.join(missing)}")
     return Foreign(predictions, rows[["age", "sex", "view"]], split_name, part, kind, notes)
-
-
-def _check_header(path: Path) -> None:
-    """InputError for a header with other separators than commas, or with a name twice, which pandas would change."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            header = next(csv.reader(file), [])
-        except csv.Error as error:
-            raise InputError(f"{path} is no table: {error}") from None
-    if len(header) == 1 and (found := [name for sign, name in _SEPARATORS.items() if sign in header[0]]):
-        raise InputError(f"{path} has {found[0]} between its columns: wanted commas; save it as CSV with commas")
-    names = [name.strip() for name in header]
-    if again := [name for name in names if name and names.count(name) > 1]:
-        raise InputError(f"{path} has the column {again[0]} {names.count(again[0])} times: keep one")
 
 
 def _read_images(table: pd.DataFrame, path: Path) -> pd.Series:
@@ -110,11 +98,11 @@ def _read_images(table: pd.DataFrame, path: Path) -> pd.Series:
         )
     images = table[column].str.strip().str.replace("\\", "/").str.rpartition("/")[2]
     if (blank := images == "").any():
-        raise InputError(f"{path}, line {blank.idxmax() + 2}: no image")
+        raise InputError(f"{path}, line {blank.idxmax()}: no image")
     if (again := images.duplicated()).any():
         raise InputError(
             f"{path} has {int(again.sum()):,} images more than once (first: {images[again].iloc[0]}, line "
-            f"{again.idxmax() + 2}): one row an image"
+            f"{again.idxmax()}): one row an image"
         )
     return images
 
@@ -126,12 +114,12 @@ def _find_columns(table: pd.DataFrame, path: Path) -> dict[str, str]:
     strange = []
     for column in map(str, table.columns):
         before, name, after = _NAMED.match(column.strip()).groups()
-        whole, inner = (text.strip().lower().replace("_", " ") for text in (column, name))
-        label = _KEYS.get(whole) or _KEYS.get(inner)
+        whole = find_label(column)
+        label = whole or find_label(name)
         if label is None:
             strange.append(column)
             continue
-        mark = "" if whole in _KEYS else (before or after).lower()
+        mark = "" if whole else (before or after).lower()
         kind = "logit" if mark == "logit" else "prob" if mark else "bare"
         if kind in found.setdefault(label, {}):
             raise InputError(f"{path} has two columns for {label}: {found[label][kind]} and {column}; keep one")
@@ -156,46 +144,45 @@ def _find_columns(table: pd.DataFrame, path: Path) -> dict[str, str]:
     return chosen
 
 
-def _read_scores(table: pd.DataFrame, path: Path, columns: dict[str, str]) -> tuple[np.ndarray, str]:
+def _read_scores(table: pd.DataFrame, path: Path, columns: dict[str, str], notes: list[str]) -> tuple[np.ndarray, str]:
     """Scores, float64 (N, L), and whether they are probabilities or logits."""
     numbers = {}
     for label, column in columns.items():
-        numbers[label] = pd.to_numeric(table[column], errors="coerce")
+        numbers[label] = pd.to_numeric(table[column].str.strip(), errors="coerce")
         wrong = ~np.isfinite(numbers[label])
         if wrong.any():
             raise InputError(
-                f"{path}: {column} holds {table[column][wrong].iloc[0]!r} in line {wrong.idxmax() + 2}"
+                f"{path}: {column} holds {table[column][wrong].iloc[0]!r} in line {wrong.idxmax()}"
                 + (f" and no number in {int(wrong.sum()) - 1:,} more" if wrong.sum() > 1 else "")
-                + "; a score is a finite number"
+                + "; a score is a finite number, with a point before its decimals"
             )
     scores = np.stack(list(numbers.values()), axis=1).astype(float)
-    inside = (scores >= 0) & (scores <= 1)
-    by_name = {label: column.lower() for label, column in columns.items()}
-    is_logit = {label: "logit" in name for label, name in by_name.items()}
-    is_prob = {label: not is_logit[label] and name.replace("_", " ") not in _KEYS for label, name in by_name.items()}
+    kinds = {label: _name_kind(column) for label, column in columns.items()}
+    # A sum of shares in floating point may miss 0 or 1 by a little.
+    nearly = (scores >= -_ROUNDING) & (scores <= 1 + _ROUNDING)
+    may_be_prob = nearly.all(axis=0)
     for k, (label, column) in enumerate(columns.items()):
-        low, high = scores[:, k].min(), scores[:, k].max()
-        if is_prob[label] and not inside[:, k].all():
+        if kinds[label] == "prob" and not may_be_prob[k]:
+            low, high = scores[:, k].min(), scores[:, k].max()
             raise InputError(
                 f"{path}: {column} is named as a probability and holds {low:g} to {high:g}: if these are logits "
-                f"call it "
-                f"logit_{label}"
+                f"call it logit_{label}"
             )
-    if any(is_logit.values()) and not all(is_logit.values()):
+    is_logit = np.array([kinds[label] == "logit" for label in columns])
+    if is_logit.any() and not is_logit.all():
         raise InputError(f"{path} mixes logits and probabilities: name all columns logit_Label, or none")
-    if all(is_logit.values()) and inside.all():
+    if is_logit.all() and may_be_prob.all():
         raise InputError(
             f"{path}: the columns are named as logits and all values lie within 0 to 1: if these are probabilities "
-            f"call "
-            "them prob_Label; a sigmoid on top of one would change every threshold"
+            "call them prob_Label; a sigmoid on top of one would change every threshold"
         )
     if np.isin(scores, (0, 1)).all():
         raise InputError(
             f"{path} holds 0 and 1 only: decisions or labels, no scores; an AUC needs what they were made of"
         )
-    if all(is_logit.values()):
+    if is_logit.all():
         return scores, "logits"
-    outside = [column for k, column in enumerate(columns.values()) if not inside[:, k].all()]
+    outside = [column for k, column in enumerate(columns.values()) if not may_be_prob[k]]
     if outside and len(outside) < len(columns):
         within = next(column for column in columns.values() if column not in outside)
         raise InputError(
@@ -207,15 +194,49 @@ def _read_scores(table: pd.DataFrame, path: Path, columns: dict[str, str]) -> tu
             f"{path} has values from {scores.min():g} to {scores.max():g} and none below 0: if these are per cent, "
             "divide by 100; if they are logits, call the columns logit_Label"
         )
-    return scores, "logits" if outside else "probabilities"
+    if outside:
+        return scores, "logits"
+    if clipped := int(((scores < 0) | (scores > 1)).sum()):
+        notes.append(f"{clipped:,} probabilities lie outside 0 to 1 by up to {_ROUNDING:g} and are taken as 0 or 1")
+    return np.clip(scores, 0, 1), "probabilities"
 
 
-def _name_part(images: set[str], folder: Path, notes: list[str]) -> tuple[str, str]:
+def _name_kind(column: str) -> str:
+    """What a column's name says of its scores: logit, prob, or nothing."""
+    name = column.lower()
+    if "logit" in name:
+        return "logit"
+    return "" if find_label(name) else "prob"
+
+
+def _judge_columns(
+    scores: np.ndarray, truth: pd.DataFrame, columns: dict[str, str], path: Path, notes: list[str]
+) -> tuple[str, ...]:
+    """The labels whose scores say too little to count in a mean; InputError for scores that are the truth itself."""
+    left_out = []
+    for k, (label, column) in enumerate(columns.items()):
+        values = np.unique(scores[:, k])
+        if np.isin(values, (0, 1)).all() and np.array_equal(scores[:, k], truth[label]) and len(values) > 1:
+            raise InputError(
+                f"{path}: the column {column} is the truth of {label} in {len(truth):,} images: it holds labels, not "
+                "scores; leave it out, or bring the scores"
+            )
+        if len(values) > 2:
+            continue
+        left_out.append(label)
+        kind = f"the same value, {values[0]:g}, for all images" if len(values) == 1 else (
+            f"two values, {values[0]:g} and {values[1]:g}: decisions rather than scores"
+        )  # fmt: skip
+        notes.append(f"{column} has {kind}; {label} is left out of the mean")
+    return tuple(left_out)
+
+
+def _name_part(images: set[str], listed: set[str], folder: Path, notes: list[str]) -> tuple[str, str]:
     """Part and split name, from the split lists beside the label file if these are there."""
     lists = {}
     for part, name in (("train_val", TRAIN_VAL_LIST), ("test", TEST_LIST)):
         if (folder / name).is_file():
-            lists[part] = [line.strip() for line in (folder / name).read_text("utf-8-sig").splitlines() if line.strip()]
+            lists[part] = read_list(folder / name, listed, [])
     own = f"custom-{digest_lines(images)[:8]}"
     if len(lists) < 2:
         notes.append(f"no split lists beside the label file: the split is named by its images, {own}")

@@ -13,6 +13,7 @@ from rich.text import Text
 from cxrkeras import labels
 from cxrkeras.models.registry import DEFAULT_SIZE, Network
 from cxrkeras.notes import COLLAPSED
+from cxrkeras.text import num_of
 
 if TYPE_CHECKING:  # commands that need no tables of scores should not wait for pandas
     import pandas as pd
@@ -56,7 +57,9 @@ def print_examination(console: Console, found: dict) -> None:
     table = Table(title="prevalence", title_justify="left")
     table.add_column("label")
     for name, part in parts.items():
-        table.add_column(f"{name}\n{part['images']:,} images\n{part['patients']:,} patients", justify="right")
+        table.add_column(
+            f"{name}\n{num_of(part['images'], 'image')}\n{num_of(part['patients'], 'patient')}", justify="right"
+        )
     for label in next(iter(parts.values()))["prevalence"]:
         table.add_row(label, *(f"{part['prevalence'][label]:.2%}" for part in parts.values()))
     console.print(table)
@@ -72,7 +75,9 @@ def print_scores(console: Console, metrics: dict) -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("label")
     for name, part in zip(("validation", "test"), parts, strict=True):
-        table.add_column(f"{name}\n{part['images']:,} images\n{part['patients']:,} patients", justify="right")
+        table.add_column(
+            f"{name}\n{num_of(part['images'], 'image')}\n{num_of(part['patients'], 'patient')}", justify="right"
+        )
         table.add_column("positives", justify="right", vertical="bottom")
     for rows in zip(*(part["labels"] for part in parts), strict=True):
         cells = [rows[0]["label"]]
@@ -103,7 +108,9 @@ def print_folds(console: Console, summary: pd.DataFrame, run: str) -> None:
     parts = [summary[summary["part"] == part].set_index("label") for part in ("validation", "test")]
     for name, part in zip(("validation", "test"), parts, strict=True):
         row = part.iloc[0]
-        table.add_column(f"{name}\n{row['images']:,} images\n{row['patients']:,} patients", justify="right")
+        table.add_column(
+            f"{name}\n{num_of(row['images'], 'image')}\n{num_of(row['patients'], 'patient')}", justify="right"
+        )
         table.add_column("folds", justify="right")
     for label in parts[0].index:
         cells = [label]
@@ -117,7 +124,7 @@ def print_folds(console: Console, summary: pd.DataFrame, run: str) -> None:
 def print_ranking(console: Console, ranked: pd.DataFrame) -> None:
     """Print the runs of a sweep, as `rank_runs` gives them."""
     of_first = ranked.iloc[0]
-    test = f"{of_first['test_images']:,} test images of {of_first['test_patients']:,} patients"
+    test = f"{of_first['test_images']:,} test images of {num_of(of_first['test_patients'], 'patient')}"
     title = f"mean AUC of the findings over folds, ranked on validation; split {of_first['test_split_name']}, {test}"
     table = Table(title=title, title_justify="left")
     for column in ("experiment", "folds", "validation", "test"):
@@ -144,7 +151,7 @@ def print_thresholds(console: Console, calibration: Calibration, thresholds: Thr
     origin = thresholds.fitted_on
     table = Table(
         title=f"thresholds by {thresholds.rule} on calibrated probabilities ({calibration.method}), fitted on "
-        f"{origin['images']:,} {origin['part']} images of {origin['patients']:,} patients",
+        f"{origin['images']:,} {origin['part']} images of {num_of(origin['patients'], 'patient')}",
         title_justify="left",
     )
     for column in ("label", "threshold", "remarks"):
@@ -171,7 +178,7 @@ def print_comparison(console: Console, runs: list) -> None:
     for part, (_, count) in parts.items():
         images = sum(len(one.truth) for one in counts[part])
         patients = sum(one.num_patients for one in counts[part])
-        heading = f"{part}, {count} of {len(labels.FINDINGS)}\n{images:,} images\n{patients:,} patients"
+        heading = f"{part}, {count} of {len(labels.FINDINGS)}\n{num_of(images, 'image')}\n{num_of(patients, 'patient')}"
         table.add_column(heading, justify="right")
     for number, run in enumerate(runs):
         spreads = [
@@ -190,7 +197,7 @@ def print_comparison(console: Console, runs: list) -> None:
 def print_localisation(console: Console, scores: pd.DataFrame) -> None:
     """Print what each method reaches over all findings; `scores` is that of `localise`."""
     first = scores.iloc[0]
-    counts = f"{first['images']:,} test images of {first['patients']:,} patients, split {first['split_name']}"
+    counts = f"{first['images']:,} test images of {num_of(first['patients'], 'patient')}, split {first['split_name']}"
     title = f"heat maps against boxes, all findings together (95 % interval); {counts}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in ("method", "boxed", "pointing game", "mean IoU", "IoBB \u2265 0.1", "seconds\neach"):
@@ -208,7 +215,7 @@ def print_localisation(console: Console, scores: pd.DataFrame) -> None:
 def print_evaluation(console: Console, evaluation: Evaluation, split_name: str) -> None:
     """Print AUC and average precision of each label with their intervals."""
     predictions = evaluation.predictions
-    counts = f"{len(predictions.truth):,} images of {predictions.num_patients:,} patients"
+    counts = f"{num_of(len(predictions.truth), 'image')} of {num_of(predictions.num_patients, 'patient')}"
     title = f"split {split_name}, {counts}, 95 % intervals"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in ("label", "AUC", "average precision", "positives", "remarks"):

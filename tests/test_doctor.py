@@ -128,8 +128,8 @@ def test_every_mistake_is_told_at_once_even_of_images_that_are_not_on_disk(copy)
     wanted = [
         "line 2: unknown label 'Nodul'",
         "line 3: no patient",
-        "1 images more than once",
-        "1 patients are in both",
+        "1 image more than once",
+        "1 patient is in both",
     ]
     assert len(found["errors"]) == len(wanted)
     assert all(part in error for part, error in zip(wanted, found["errors"], strict=True))
@@ -144,7 +144,7 @@ def test_incomplete_lists_are_noted(copy):
     found = examine_folder(copy)
     assert found["lists"]["in_neither"] == 1
     assert found["images"] == {"listed": 200, "found": 199, "missing": 0}
-    assert any("1 images are in neither split list" in note for note in found["notes"])
+    assert any("1 image is in neither split list" in note for note in found["notes"])
     assert not any("lists are complete" in note for note in found["notes"])
 
 

@@ -12,6 +12,7 @@ import cxrkeras
 PACKAGE = Path(cxrkeras.__file__).parent
 ROOMS = [
     "errors",
+    "text",
     "notes",
     "quiet",
     "labels",

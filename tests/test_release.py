@@ -57,7 +57,7 @@ def test_old_label_file_with_its_traps(old_release):
     assert table["age"].drop("00000001_001.png").round(3).tolist() == [58, 0.917, 0.003, 81]
     assert table.loc["00000002_000.png", ["sex", "view", "patient_id"]].tolist() == ["F", "AP", "2"]
     notes = " ".join(release.notes)
-    assert "1 image files have no row" in notes
+    assert "1 image file has no row" in notes
     assert "1 over 120 years left blank (the largest is 411)" in notes
     assert "1 of 6 listed images are not on disk" in notes
     assert "2 boxes" in notes
@@ -76,10 +76,10 @@ def test_lists_must_not_share_patients_or_images(old_release):
     names = [f"0000000{i}_00{j}.png" for i, j in ((1, 0), (1, 1), (2, 0), (3, 0), (4, 0))]
     (old_release / "train_val_list.txt").write_text("\n".join(names[1:4]))
     (old_release / "test_list.txt").write_text("\n".join([names[0], names[4]]) + "\n")
-    with pytest.raises(InputError, match="patients are in both"):
+    with pytest.raises(InputError, match="1 patient is in both"):
         read_release(old_release)
     (old_release / "test_list.txt").write_text("\n".join(names[3:]))
-    with pytest.raises(InputError, match="images are in both"):
+    with pytest.raises(InputError, match="image is in both"):
         read_release(old_release)
     (old_release / "test_list.txt").write_text(names[4])
     release = read_release(old_release)
@@ -174,7 +174,7 @@ def test_one_patient_or_image_written_two_ways_is_one(tmp_path):
             "split": ["train_val", "test", "test"],
         }
     )
-    with pytest.raises(InputError, match="1 patients are in both"):
+    with pytest.raises(InputError, match="1 patient is in both"):
         read_release(own_folder(tmp_path, table))
     table = table.assign(image=["pictures/a.png", "./pictures/a.png", "c.png"], patient=["1", "2", "3"])
     table.to_csv(tmp_path / "mine.csv", index=False)

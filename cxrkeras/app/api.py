@@ -22,6 +22,7 @@ from cxrkeras.data.images import decode_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.overlay import blend_map, paint_layer
 from cxrkeras.explain.sheet import ALL, check_label
+from cxrkeras.text import num_of
 
 api = flask.Blueprint("api", __name__)
 
@@ -48,7 +49,7 @@ def _read_uploads() -> list[FileStorage]:
     if not uploads:
         raise BadRequest("Wanted multipart/form-data with one or more parts named `file`; got none.")
     if len(uploads) > limits.files:
-        raise RequestEntityTooLarge(f"{len(uploads)} files; at most {limits.files} in a request.")
+        raise RequestEntityTooLarge(f"{num_of(len(uploads), 'file')}; at most {limits.files} in a request.")
     return uploads
 
 

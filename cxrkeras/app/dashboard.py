@@ -25,6 +25,7 @@ from cxrkeras.app.layout import build_layout
 from cxrkeras.app.predictor import Facts
 from cxrkeras.app.results import LARGEST_PICTURE, tabulate_results
 from cxrkeras.explain.sheet import NUM_TOP
+from cxrkeras.text import num_of
 
 ASSETS = Path(__file__).parent / "assets"
 _INDEX = """<!DOCTYPE html>
@@ -79,7 +80,7 @@ def mount_dashboard(server: flask.Flask, facts: Facts, largest_file: int) -> Das
         chosen = choose_results(results, text or "", show, view)
         return (
             [write_row(result, view) for result in chosen] or [html.Tr(html.Td("No image matches.", colSpan=4))],
-            f"{len(chosen):,} of {len(results):,} images",
+            f"{len(chosen):,} of {num_of(len(results), 'image')}",
             not results,
             write_state(results),
         )

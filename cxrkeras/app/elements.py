@@ -8,6 +8,7 @@ from dash import html
 from cxrkeras import labels
 from cxrkeras.app.predictor import Facts
 from cxrkeras.reports.figures import spell
+from cxrkeras.text import num_of
 
 NUM_HIGHEST = 3  # labels in a row of the overview
 
@@ -18,7 +19,7 @@ def write_state(results: Sequence[dict]) -> str:
         return ""
     answered = sum("labels" in result for result in results)
     failed = sum("problem" in result for result in results)
-    text = f"{answered + failed:,} of {len(results):,} files answered"
+    text = f"{answered + failed:,} of {num_of(len(results), 'file')} answered"
     return text + (f", {failed:,} of them not readable" if failed else "")
 
 

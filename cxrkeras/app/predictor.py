@@ -20,6 +20,7 @@ from cxrkeras.models.classifier import FEATURES, LOGITS
 from cxrkeras.models.fused import fuse_norms
 from cxrkeras.runs import CONFIG, INPUT_CHECK, METRICS, MODEL, Config, Metrics, load_shaped
 from cxrkeras.scoring.operating import load_operating_points
+from cxrkeras.text import num_of
 from cxrkeras.training.input_check import load_input_check
 
 LARGEST_BATCH = 16
@@ -85,7 +86,7 @@ class Predictor:
             cells=network.get_layer(FEATURES).output.shape[1],
             is_synthetic=config["is_synthetic"],
             split_name=config["split_name"],
-            trained_on=f"{part['images']:,} images of {part['patients']:,} patients, {data}",
+            trained_on=f"{num_of(part['images'], 'image')} of {num_of(part['patients'], 'patient')}, {data}",
             epoch=metrics["best_epoch"],
             thresholds=thresholds.values,
             rule=thresholds.rule,

@@ -10,6 +10,7 @@ from cxrkeras.cli.shell import Seed, app, console, load_tensorflow, say_how_to_g
 from cxrkeras.errors import InputError
 from cxrkeras.runs import RECORDS_ROOT, SKIPPED, find_records
 from cxrkeras.tables import print_examination
+from cxrkeras.text import num_of
 
 
 @app.command()
@@ -148,7 +149,8 @@ def make_records(
         release = read_release(data, split_rule=split, split_seed=seed, namespace=patients)
     counts = release.table["split"].value_counts()
     console.print(
-        f"{data}: {len(release.table):,} images of {release.table['patient_id'].nunique():,} patients, labels from "
+        f"{data}: {num_of(len(release.table), 'image')} of "
+        f"{num_of(release.table['patient_id'].nunique(), 'patient')}, labels from "
         f"{release.label_file}, split {release.split_name} ({counts['train_val']:,} train_val, {counts['test']:,} test)"
         f"{', synthetic phantoms' if release.is_synthetic else ''}"
     )
@@ -172,12 +174,15 @@ def make_records(
             hashing=lambda done, total: progress("hashing patients", done, total),
         )
     console.print(
-        f"{'wrote' if summary.is_new else 'already there:'} {summary.num_images:,} records of {size} px in {folder}"
+        f"{'wrote' if summary.is_new else 'already there:'} {num_of(summary.num_images, 'record')} of {size} px "
+        f"in {folder}"
     )
     if summary.num_dropped:
-        console.print(f"left out {summary.num_dropped:,} images that another patient has on another side of a split")
+        console.print(
+            f"left out {num_of(summary.num_dropped, 'image')} that another patient has on another side of a split"
+        )
     if unread := len(summary.skipped) - summary.num_dropped:
-        console.print(f"skipped {unread:,} images that cannot be read")
+        console.print(f"skipped {num_of(unread, 'image')} that cannot be read")
     for row in summary.skipped.head(5).itertuples():
         console.print(f"  {row.path}: {row.reason}")
     if len(summary.skipped):
@@ -214,5 +219,6 @@ def verify(
     count = sum(shard.count for shard in manifest.shards)
     source = f", made of {data} as it is now" if data else ""
     console.print(
-        f"verified {folder}: {count:,} records in {len(manifest.shards)} shards, split {manifest.split_name}{source}"
+        f"verified {folder}: {num_of(count, 'record')} in {num_of(len(manifest.shards), 'shard')}, split "
+        f"{manifest.split_name}{source}"
     )

@@ -9,6 +9,7 @@ from cxrkeras.cli.shell import Records, Run, Seed, app, console, load_tensorflow
 from cxrkeras.errors import InputError
 from cxrkeras.runs import RUNS_ROOT, find_fold, find_folds, find_records, find_run, make_folder, write_text
 from cxrkeras.tables import print_comparison, print_evaluation, print_localisation, print_scores, print_thresholds
+from cxrkeras.text import num_of
 
 
 @app.command()
@@ -232,7 +233,7 @@ def predict(
     if facts.is_synthetic:
         console.print("this network was trained on synthetic phantoms and knows nothing about patients")
     if unread == len(paths):
-        raise InputError(f"none of {len(paths):,} files is an image that can be read")
+        raise InputError(f"none of {num_of(len(paths), 'file')} is an image that can be read")
 
 
 @app.command("app")

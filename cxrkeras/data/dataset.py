@@ -15,6 +15,7 @@ from cxrkeras.data.folds import HASHED, TEST_SHARE, choose_test_set
 from cxrkeras.data.identity import unify_patients
 from cxrkeras.data.image_files import Located
 from cxrkeras.errors import InputError
+from cxrkeras.text import num_of
 
 TRAIN_VAL, TEST = "train_val", "test"
 DETAILS = ["image_id", "patient_id", "split", "age", "sex", "view"]
@@ -94,7 +95,7 @@ def check_ids(table: pd.DataFrame, path: Path, notes: list[str], errors: list[st
     is_again = table["image_id"].duplicated()
     if is_again.any():
         first = table["image_id"][is_again].iloc[0]
-        errors.append(f"{path} lists {int(is_again.sum())} images more than once (first: {first})")
+        errors.append(f"{path} lists {num_of(int(is_again.sum()), 'image')} more than once (first: {first})")
         table = table[~is_again]
     if not len(table):
         raise InputError("; ".join(errors) or f"{path} has a header and no rows")
@@ -111,7 +112,7 @@ def check_patients_of_splits(table: pd.DataFrame, source: Path, errors: list[str
     shared = table.groupby("patient_id")["split"].nunique()
     if (shared > 1).any():
         errors.append(
-            f"{source}: {int((shared > 1).sum())} patients are in both the training and the test set "
+            f"{source}: {num_of(int((shared > 1).sum()), 'patient', 'is')} in both the training and the test set "
             f"(first: {shared.index[shared > 1][0]}); all images of a patient belong in one of them"
         )
 
@@ -143,7 +144,9 @@ def split_by_patient(
     grown = "; they stay there when the data grow" if rule == HASHED else ""
     share = round(100 * TEST_SHARE)
     notes.append(
-        f"no split is given: {patients[0]:,} of {patients[1]:,} patients ({patients[0] / patients[1]:.1%}, wanted "
-        f"{share} %), {int(is_test.sum()):,} of {len(table):,} images, are the test set, chosen with seed {seed}{grown}"
+        f"no split is given: {patients[0]:,} of {num_of(patients[1], 'patient')} "
+        f"({patients[0] / patients[1]:.1%}, wanted "
+        f"{share} %), {int(is_test.sum()):,} of {num_of(len(table), 'image')}, are the test set, chosen with "
+        f"seed {seed}{grown}"
     )
     return np.where(is_test, TEST, TRAIN_VAL), f"{rule}-{share}-{seed}"

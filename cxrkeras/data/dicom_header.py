@@ -8,6 +8,7 @@ from collections.abc import MutableSequence
 
 from cxrkeras.data.limits import MAX_PIXELS
 from cxrkeras.errors import InputError
+from cxrkeras.text import num_of
 
 _VRS = set(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
@@ -96,7 +97,7 @@ def read_facts(dataset) -> dict:
     if facts["Rows"] <= 0 or facts["Columns"] <= 0:
         raise InputError("DICOM file without an image: it has no rows or no columns")
     if frames != 1:
-        raise InputError(f"DICOM file with {frames:,} frames; a radiograph has one")
+        raise InputError(f"DICOM file with {num_of(frames, 'frame')}; a radiograph has one")
     if samples not in (1, 3):
         raise InputError(f"DICOM image of {samples:,} values a pixel; wanted 1, or 3 for colour")
     kinds = (*GREY, PALETTE) if samples == 1 else _COLOUR

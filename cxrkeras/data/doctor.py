@@ -14,6 +14,7 @@ from cxrkeras.data.images import decode_image, read_mode
 from cxrkeras.data.nih_tables import LABEL_FILES, OFFICIAL_SPLIT
 from cxrkeras.data.release import survey_release
 from cxrkeras.errors import InputError
+from cxrkeras.text import num_of
 
 RELEASE_IMAGES = 112_120
 RELEASE_PIXELS = (1024, 1024)
@@ -88,8 +89,9 @@ def _judge(found: dict, release: Release) -> None:
         notes.append(f"the label file is {version}. {IMPLICATION}")
     if release.split_name == OFFICIAL_SPLIT and release.listed["rows"] < RELEASE_IMAGES:
         errors.append(
-            f"{release.label_file} was cut short: it has {release.listed['rows']:,} rows, and the official lists name "
-            f"{RELEASE_IMAGES:,} images"
+            f"{release.label_file} was cut short: it has {num_of(release.listed['rows'], 'row')}, and the "
+            "official lists name "
+            f"{num_of(RELEASE_IMAGES, 'image')}"
         )
     if not release.errors:
         notes.append("no patient is in both splits")
@@ -100,12 +102,15 @@ def _judge(found: dict, release: Release) -> None:
         if pairs:
             shown = "; ".join(f"{first} and {second}" for first, second in pairs[:3])
             errors.append(
-                f"{len(pairs):,} pictures are there under two patients, one in the training and one in the test set "
+                f"{num_of(len(pairs), 'picture', 'is')} there under two patients, one in the training and one in "
+                "the test set "
                 f"(first: {shown}): a network would be tested on what it learned; `records` leaves them out with "
                 "DUPLICATES=drop"
             )
     if found["odd_images"] and found["odd_images"]["unreadable"]:
-        notes.append(f"{len(found['odd_images']['unreadable']):,} images cannot be read: the records will skip them")
+        notes.append(
+            f"{num_of(len(found['odd_images']['unreadable']), 'image')} cannot be read: the records will skip them"
+        )
 
 
 def _label_version(release: Release) -> str:

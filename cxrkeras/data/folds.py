@@ -6,6 +6,7 @@ from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 
 from cxrkeras.data.identity import draw_shares
 from cxrkeras.errors import InputError
+from cxrkeras.text import num_of
 
 TEST_SHARE = 0.2
 # How patients are assigned: each by a hash of its own id, so that nobody moves when the data grow, or shuffled, so
@@ -37,7 +38,9 @@ def assign_folds(
     """
     patients, of_image = np.unique(patient_ids, return_inverse=True)
     if not 2 <= num_folds <= len(patients):
-        raise InputError(f"the folds must be 2 to the {len(patients)} patients outside the test set; got {num_folds}")
+        raise InputError(
+            f"the folds must be 2 to the {num_of(len(patients), 'patient')} outside the test set; got {num_folds}"
+        )
     if rule == HASHED:
         shares = draw_shares(namespace, map(str, patients), seed, "fold")
         return _fill_empty(shares, num_folds)[of_image]
@@ -88,6 +91,7 @@ def check_patients(table: pd.DataFrame) -> None:
     shared = sides.index[sides > 1]
     if len(shared):
         raise InputError(
-            f"{len(shared)} patients are on two sides of a split (first: {shared[0]}): every score would be too good; "
+            f"{num_of(len(shared), 'patient', 'is')} on two sides of a split (first: {shared[0]}): every score "
+            "would be too good; "
             "fix the split lists so that all images of a patient are in one of them"
         )

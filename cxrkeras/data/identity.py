@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 
+from cxrkeras.text import num_of
+
 NIH = "nih"  # the namespace of all sets that are made of NIH images
 ROUNDS = 2000  # of PBKDF2: 30,000 patients take 16 s on one core
 HASH_BYTES = 16
@@ -42,12 +44,15 @@ def unify_patients(patient_ids: pd.Series) -> tuple[pd.Series, list[str]]:
     several = several[several.map(len) > 1]
     if len(several):
         shown = " and ".join(map(repr, several.iloc[0][:3]))
-        notes.append(f"{len(several):,} patients are written in more than one way and taken as one (first: {shown})")
+        notes.append(
+            f"{num_of(len(several), 'patient', 'is')} written in more than one way and taken as one (first: {shown})"
+        )
     for key, given in zip(spellings["key"], spellings["given"], strict=True):
         count = int((unified == given).sum()) if key in _UNKNOWN else 0
         if count > 1:
             notes.append(
-                f"{count:,} images have the patient {given!r} and are taken as one person: if these are unknown "
+                f"{num_of(count, 'image', 'has')} the patient {given!r} and are taken as one person: if these are "
+                "unknown "
                 "patients, give each of them a name of its own"
             )
     return unified, notes

@@ -14,6 +14,7 @@ from cxrkeras.data.download import download_file
 from cxrkeras.data.nih_tables import BOX_LIST, LABEL_FILES, OFFICIAL_LISTS, TEST_LIST, TRAIN_VAL_LIST
 from cxrkeras.errors import InputError
 from cxrkeras.runs import load_json, write_json
+from cxrkeras.text import num_of
 
 PAGE = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
 ARCHIVES_URL = "https://nihcc.box.com/shared/static/"
@@ -117,7 +118,7 @@ def fetch_release(
             done[name] = count
             write_json(folder / DONE, done)
         archive.unlink()
-        say(f"{name}: {done[name]:,} images")
+        say(f"{name}: {num_of(done[name], 'image')}")
 
     with ThreadPoolExecutor(parallel) as pool:
         for finished in [pool.submit(fetch, part) for part in todo]:
@@ -163,7 +164,8 @@ def _fetch_table(folder: Path, name: str, rows: int, source: Source, progress: C
     if not is_right:
         checked.unlink()
         raise InputError(
-            f"{source.tables_url}{name} came with {len(lines):,} lines that are not the release's {rows:,} rows. "
+            f"{source.tables_url}{name} came with {num_of(len(lines), 'line')} that are not the release's "
+            f"{num_of(rows, 'row')}. "
             f"It was thrown away: take the file from {PAGE}"
         )
     checked.replace(path)

@@ -27,6 +27,7 @@ from cxrkeras.data.identity import NIH, normalise_id
 from cxrkeras.data.image_files import list_files, locate_images
 from cxrkeras.errors import InputError
 from cxrkeras.runs import PHANTOM_FILE
+from cxrkeras.text import num_of
 
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 TRAIN_VAL_LIST, TEST_LIST, BOX_LIST = "train_val_list.txt", "test_list.txt", "BBox_List_2017.csv"
@@ -92,7 +93,7 @@ def read_nih(folder: Path, label_file: str, split_rule: str, split_seed: int) ->
     listed["missing"] = int(table["path"].isna().sum())
     pictures = {file.rpartition("/")[2] for file in files if file.lower().endswith((".png", ".jpg", ".jpeg"))}
     if unknown := len(pictures - set(table["image_id"])):
-        notes.append(f"{unknown:,} image files have no row in {label_file} and are left out")
+        notes.append(f"{num_of(unknown, 'image file', 'has')} no row in {label_file} and are left out")
 
     is_synthetic = (folder / PHANTOM_FILE).is_file()
     namespace = f"phantoms-{digest_lines([(folder / PHANTOM_FILE).read_text('utf-8')])}" if is_synthetic else NIH
@@ -102,16 +103,18 @@ def read_nih(folder: Path, label_file: str, split_rule: str, split_seed: int) ->
         checksums = {name: digest_lines(names) for name, names in lists.items()}
         train_val, test = (set(names) for names in lists.values())
         if both := train_val & test:
-            errors.append(f"{len(both)} images are in both {TRAIN_VAL_LIST} and {TEST_LIST} (first: {min(both)})")
+            errors.append(
+                f"{num_of(len(both), 'image', 'is')} in both {TRAIN_VAL_LIST} and {TEST_LIST} (first: {min(both)})"
+            )
         if without_row := len((train_val | test) - set(given["Image Index"].str.strip())):
-            notes.append(f"{without_row:,} images of the split lists have no row in {label_file}")
+            notes.append(f"{num_of(without_row, 'image')} of the split lists have no row in {label_file}")
         table["split"] = np.select(
             [table["image_id"].isin(train_val), table["image_id"].isin(test)], [TRAIN_VAL, TEST], ""
         )
         in_neither = table["split"] == ""
         counts = {TRAIN_VAL_LIST: len(train_val), TEST_LIST: len(test), "in_neither": int(in_neither.sum())}
         if counts["in_neither"]:
-            notes.append(f"{counts['in_neither']:,} images are in neither split list and are left out")
+            notes.append(f"{num_of(counts['in_neither'], 'image', 'is')} in neither split list and are left out")
         check_patients_of_splits(table[~in_neither], folder, errors)  # whether or not their images are on disk
         table = table[~in_neither]
         is_official = checksums == OFFICIAL_LISTS
@@ -171,12 +174,14 @@ def read_list(path: Path, listed: set[str], notes: list[str]) -> list[str]:
     if changed:
         line, name = changed[0]
         notes.append(
-            f"{path.name}: {len(changed):,} lines are not just the name of an image as the label file has it (first: "
+            f"{path.name}: {num_of(len(changed), 'line', 'is')} not just the name of an image as the label file "
+            "has it (first: "
             f"{line[:60]!r}, read as {name})"
         )
     if lines and not any(name in listed for name in names):
         raise InputError(
-            f"{path}: none of its {len(lines):,} lines begins with the name of an image of the label file (first: "
+            f"{path}: none of its {num_of(len(lines), 'line')} begins with the name of an image of the label "
+            "file (first: "
             f"{lines[0][:60]!r}; wanted a name as {min(listed, default='00000001_000.png')})"
         )
     return names
@@ -197,6 +202,6 @@ def _read_boxes(path: Path, image_ids: set[str], notes: list[str], errors: list[
     sides = boxes[BOX_COLUMNS[2:]].apply(pd.to_numeric, errors="coerce").astype(float) / BOX_FRAME
     wrong = ~np.isfinite(sides).all(axis=1) | (sides[["width", "height"]] <= 0).any(axis=1)
     if wrong.any():
-        notes.append(f"{int(wrong.sum())} boxes of {path.name} have no area and are left out")
+        notes.append(f"{num_of(int(wrong.sum()), 'box')} of {path.name} have no area and are left out")
     boxes = boxes.assign(**sides)
     return boxes[~wrong & boxes["image_id"].isin(image_ids)].reset_index(drop=True)

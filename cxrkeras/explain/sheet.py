@@ -15,6 +15,7 @@ from cxrkeras.explain.overlay import plot_gradcam
 from cxrkeras.models.classifier import FEATURES
 from cxrkeras.runs import CONFIG, GRADCAM, MODEL, PHANTOM_FILE, Config, load_shaped, make_folder
 from cxrkeras.scoring.operating import load_operating_points
+from cxrkeras.text import num_of
 
 NUM_TOP = 4
 ALL = "all"
@@ -64,8 +65,8 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
     unseen = [label for label, count in (trained_on.get("positives") or {}).items() if not count]
     data = "synthetic phantoms" if config["is_synthetic"] else f"split {config['split_name']}"
     notice = (
-        f"Grad-CAM of {folder.parent.name}/{folder.name}, trained on {trained_on['images']:,} images of "
-        f"{trained_on['patients']:,} patients ({data}). The network sees {size} x {size} pixels, a map has "
+        f"Grad-CAM of {folder.parent.name}/{folder.name}, trained on {num_of(trained_on['images'], 'image')} of "
+        f"{num_of(trained_on['patients'], 'patient')} ({data}). The network sees {size} x {size} pixels, a map has "
         f"{cells} x {cells} cells. Numbers are probabilities, calibrated on validation. "
         "Research software, no medical device: a heat map shows what moved the network, not what is there."
     )

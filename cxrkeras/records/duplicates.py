@@ -5,6 +5,7 @@ import hashlib
 import pandas as pd
 
 from cxrkeras.data.dataset import TEST
+from cxrkeras.text import num_of
 
 ERROR, DROP = DUPLICATES = ("error", "drop")
 
@@ -47,6 +48,7 @@ def describe_duplicates(found: pd.DataFrame) -> str:
     first = [row for _, row in found.head(3).iterrows()]
     pairs = [f"{_describe(row)} is {row['reason'].removesuffix(', which is kept')}" for row in first]
     return (
-        f"{len(found):,} pictures are under two patients on two sides of a split, so that a network would be tested on "
+        f"{num_of(len(found), 'picture', 'is')} under two patients on two sides of a split, so that a network "
+        "would be tested on "
         f"what it learned: {'; '.join(pairs)}{'; ...' if len(found) > 3 else ''}"
     )

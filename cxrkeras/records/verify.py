@@ -15,6 +15,7 @@ from cxrkeras.errors import InputError
 from cxrkeras.records.manifest import Manifest, Shard, load_index, load_manifest, read_table
 from cxrkeras.records.schema import parse_examples
 from cxrkeras.runs import INDEX
+from cxrkeras.text import num_of
 
 BATCH = 64
 
@@ -36,7 +37,7 @@ def verify_records(
     if release is not None and release.fingerprint() != manifest.fingerprint:
         raise InputError(
             f"{folder} was not made of what is in {release.folder} now: the fingerprint there is "
-            f"{release.fingerprint()}, in the manifest {manifest.fingerprint} ({manifest.num_listed:,} rows of "
+            f"{release.fingerprint()}, in the manifest {manifest.fingerprint} ({num_of(manifest.num_listed, 'row')} of "
             f"{manifest.label_file} then, {release.listed['rows']:,} of {release.label_file} now); an image, a label, "
             "a patient or a list was changed, or images came or went: make the records anew"
         )
@@ -46,7 +47,9 @@ def verify_records(
     check_patients(index)
     total = sum(shard.count for shard in manifest.shards)
     if len(index) != total:
-        raise InputError(f"{folder / INDEX} has {len(index):,} rows; the manifest counts {total:,} records")
+        raise InputError(
+            f"{folder / INDEX} has {num_of(len(index), 'row')}; the manifest counts {num_of(total, 'record')}"
+        )
     done = 0
     for shard in manifest.shards:
         rows = index.iloc[done : done + shard.count]
@@ -85,7 +88,7 @@ def _check_shard(path: Path, shard: Shard, rows: pd.DataFrame, size: int) -> Non
             f"{path} is damaged near record {_last_whole(path)} ({reason}): make the records anew"
         ) from None
     if count != shard.count:
-        raise InputError(f"{path} holds {count} records; the manifest counts {shard.count}")
+        raise InputError(f"{path} holds {num_of(count, 'record')}; the manifest counts {shard.count}")
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
             raise InputError(f"{path} differs from its checksum in the manifest: make the records anew")

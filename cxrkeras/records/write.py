@@ -33,6 +33,7 @@ from cxrkeras.records.manifest import (
 )
 from cxrkeras.records.schema import encode_example
 from cxrkeras.runs import BOXES, INDEX, MANIFEST, PATIENTS, SKIPPED, locked, write_text
+from cxrkeras.text import num_of
 
 SHARD_IMAGES = 1024
 EXAMPLE_OVERHEAD = 200  # bytes beside the pixels
@@ -217,7 +218,7 @@ def _check_skipped(skipped: pd.DataFrame, total: int, max_skipped: float, folder
         return
     write_text(folder / SKIPPED, skipped.to_csv(index=False))
     raise InputError(
-        f"{len(skipped):,} of {total:,} images cannot be read, more than {max_skipped:.1%}: see "
+        f"{len(skipped):,} of {num_of(total, 'image')} cannot be read, more than {max_skipped:.1%}: see "
         f"{folder / SKIPPED} for each reason (first: {skipped['path'].iloc[0]}: {skipped['reason'].iloc[0]}); "
         "fix them, or allow a larger share with MAX_SKIPPED="
     )

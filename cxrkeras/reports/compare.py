@@ -36,6 +36,7 @@ from cxrkeras.scoring.intervals import (
 )
 from cxrkeras.scoring.predictions import Predictions, load_parts
 from cxrkeras.scoring.scores import explain_collapse, score_predictions
+from cxrkeras.text import num_of
 
 PUBLISHED = "published.csv"
 
@@ -128,7 +129,8 @@ def check_comparable(runs: list[Run]) -> None:
         if held_out[0] != held_out[1]:
             folds = [", ".join(str(one["fold"]) for one in run.metrics) for run in (first, other)]
             raise InputError(
-                f"{first.name} was validated on {len(held_out[0]):,} images (fold {folds[0]}) and {other.name} on "
+                f"{first.name} was validated on {num_of(len(held_out[0]), 'image')} (fold {folds[0]}) and "
+                f"{other.name} on "
                 f"{len(held_out[1]):,} others (fold {folds[1]}): ranking needs the same; name the folds that both "
                 f"have, as {first.name.partition('/')[0]}/fold0, or train the missing ones with `make cv`"
             )
@@ -290,8 +292,9 @@ def write_comparison(
     ]
     source = {
         "validation": f"{kind}split {runs[0].split}, validation: each fold on its own held-out patients, together "
-        f"{held_out[0]:,} images of {held_out[1]:,} patients",
-        "test": f"{kind}split {runs[0].split}, test: {len(first.truth):,} images of {first.num_patients:,} patients",
+        f"{num_of(held_out[0], 'image')} of {num_of(held_out[1], 'patient')}",
+        "test": f"{kind}split {runs[0].split}, test: {num_of(len(first.truth), 'image')} of "
+        f"{num_of(first.num_patients, 'patient')}",
     }
     published = load_published() if with_published else None
     drawn = {}

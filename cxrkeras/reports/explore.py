@@ -12,6 +12,7 @@ from cxrkeras.reports.figures import spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, save_page
 from cxrkeras.runs import EXPLORATION, write_text
 from cxrkeras.scoring.evaluation import SEXES, VIEW_NAMES
+from cxrkeras.text import num_of
 
 AGES = np.array([0, 10, 20, 30, 40, 50, 60, 70, 80, 121])
 FILMS = np.array([1, 2, 3, 4, 5, 7, 10, 20, 1000])
@@ -43,7 +44,7 @@ def write_exploration(folder: Path) -> Path:
     people = index.groupby("patient_id")
     kind = "synthetic phantoms, " if manifest.is_synthetic else ""
     counts = {
-        split: f"{len(rows):,} images of {rows['patient_id'].nunique():,} patients"
+        split: f"{num_of(len(rows), 'image')} of {num_of(rows['patient_id'].nunique(), 'patient')}"
         for split, rows in index.groupby("split")
     }
     source = f"{folder.name}; {kind}split {manifest.split_name}: " + ", ".join(
@@ -107,7 +108,8 @@ def write_exploration(folder: Path) -> Path:
         Section(
             "Images per patient",
             [
-                f"{people.ngroups:,} patients with {len(index):,} images: {people.size().median():g} in the median, "
+                f"{num_of(people.ngroups, 'patient')} with {num_of(len(index), 'image')}: "
+                f"{people.size().median():g} in the median, "
                 f"{people.size().max():,} at the most. Images of one patient are no independent cases: folds and "
                 "intervals go by patient."
             ],
@@ -127,7 +129,7 @@ def write_exploration(folder: Path) -> Path:
         ),
         Section(
             "Age",
-            [f"{int(index['age'].isna().sum()):,} images have no age, or one that cannot be."],
+            [f"{num_of(int(index['age'].isna().sum()), 'image', 'has')} no age, or one that cannot be."],
             pictures=[
                 Picture(
                     "age",
@@ -148,7 +150,7 @@ def write_exploration(folder: Path) -> Path:
     listed = manifest.num_listed
     lede = [
         f"Source: {source}.",
-        f"Labels from {manifest.label_file}; {len(index):,} of its {listed:,} images are here.",
+        f"Labels from {manifest.label_file}; {len(index):,} of its {num_of(listed, 'image', 'is')} here.",
     ]
     out = folder / EXPLORATION
     save_page(Page(f"What is in {folder.name}", lede, warnings, sections), out / f"{EXPLORATION}.html")

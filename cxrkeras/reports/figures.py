@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cxrkeras.scoring.calibration import find_bins
 from cxrkeras.scoring.intervals import Interval
+from cxrkeras.text import num_of
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, "#000000", "#8C6D31")
@@ -277,7 +278,7 @@ def plot_groups(groups: pd.DataFrame, *, title: str, source: str) -> Figure:
         if np.isfinite(row.auc):
             panel.plot([row.low, row.high], [y, y], color=BLUE, linewidth=2)
             panel.plot(row.auc, y, marker="o", color=BLUE, markersize=7)
-        names.append(f"{row.group}  ({row.images:,} images, {row.patients:,} patients)")
+        names.append(f"{row.group}  ({num_of(row.images, 'image')}, {num_of(row.patients, 'patient')})")
         ticks.append(y)
         before, y = row.attribute, y + 1
     overall = groups.loc[groups["attribute"] == "all", "auc"]

@@ -12,6 +12,7 @@ from cxrkeras.scoring.evaluation import MEAN, Evaluation, evaluate, evaluate_gro
 from cxrkeras.scoring.foreign import Foreign, read_foreign
 from cxrkeras.scoring.intervals import REPLICATES
 from cxrkeras.scoring.operating import describe_part, fit_operating_points
+from cxrkeras.text import num_of
 
 
 def score_file(
@@ -48,8 +49,8 @@ def score_file(
         progress=lambda done, total: progress("intervals", done, total),
     )
     source = (
-        f"{path.name}; {main.part} part of split {main.split_name}: {len(predictions.truth):,} images of "
-        f"{predictions.num_patients:,} patients"
+        f"{path.name}; {main.part} part of split {main.split_name}: {num_of(len(predictions.truth), 'image')} of "
+        f"{num_of(predictions.num_patients, 'patient')}"
     )
     chapters = [
         sections.discrimination(evaluation, source=source),
@@ -87,7 +88,8 @@ def _fit(validation: Foreign, main: Foreign, path: Path):
         raise InputError(f"{path} holds {validation.kind} and the predictions hold {main.kind}: bring both alike")
     if shared := set(validation.predictions.patient_ids) & set(main.predictions.patient_ids):
         raise InputError(
-            f"{len(shared):,} patients are in {path} and in the predictions too (first: {min(shared)}): thresholds "
+            f"{num_of(len(shared), 'patient', 'is')} in {path} and in the predictions too (first: {min(shared)}): "
+            "thresholds "
             f"must "
             "come of other patients"
         )

@@ -30,6 +30,7 @@ from cxrkeras.reports.figures import spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, save_page
 from cxrkeras.runs import CONFIG, LOCALISATION, METRICS, MODEL, Config, Metrics, load_shaped, write_text
 from cxrkeras.scoring.intervals import REPLICATES, bootstrap_mean, find_interval
+from cxrkeras.text import num_of
 
 GRADCAM, GRADCAM_PLUS_PLUS, SCORECAM = "Grad-CAM", "Grad-CAM++", "Score-CAM"
 ALL = "all findings"
@@ -99,7 +100,7 @@ def localise(
     kind = "synthetic phantoms, " if metrics["is_synthetic"] else ""
     source = (
         f"{folder.parent.name}/{folder.name}; {kind}test part of split {metrics['split_name']}: {len(keys):,} boxed "
-        f"findings on {len(images):,} images of {patients:,} patients"
+        f"findings on {num_of(len(images), 'image')} of {num_of(patients, 'patient')}"
     )
     page = _build_page(
         folder, metrics, scores, table, (keys, cases, maps, images), cells, source, len(chosen), channels

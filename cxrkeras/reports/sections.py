@@ -13,6 +13,7 @@ from cxrkeras.scoring.calibration import BINS, Calibration
 from cxrkeras.scoring.evaluation import LEAST_PATIENTS, MEAN, Evaluation
 from cxrkeras.scoring.intervals import REPLICATES
 from cxrkeras.scoring.thresholds import YOUDEN, Thresholds
+from cxrkeras.text import num_of
 
 LEAST_POSITIVES = 5  # of a label in a group, under which its interval says nothing
 INTERVALS = (
@@ -45,8 +46,9 @@ def describe_origin(fitted_on: dict) -> str:
     fold = "" if number is None else f" of fold{'s' if isinstance(number, str) else ''} {number}"
     own = "" if fitted_on.get("is_verified", True) else ", each member on its own and not verified for their mean"
     return (
-        f"the {fitted_on['part']} set{fold}, split {fitted_on['split_name']} ({fitted_on['images']:,} images of "
-        f"{fitted_on['patients']:,} patients{own})"
+        f"the {fitted_on['part']} set{fold}, split {fitted_on['split_name']} "
+        f"({num_of(fitted_on['images'], 'image')} of "
+        f"{num_of(fitted_on['patients'], 'patient')}{own})"
     )
 
 
@@ -260,7 +262,9 @@ def groups(table: pd.DataFrame, *, source: str) -> Section:
 
 def _tabulate_groups(table: pd.DataFrame, groups: pd.DataFrame, source: str) -> Table:
     """A column a group of one kind; `groups` are its rows of the mean."""
-    heads = [f"{row.group}\n{row.images:,} images\n{row.patients:,} patients" for row in groups.itertuples()]
+    heads = [
+        f"{row.group}\n{num_of(row.images, 'image')}\n{num_of(row.patients, 'patient')}" for row in groups.itertuples()
+    ]
     by_group = {row.group: table[table["group"] == row.group].set_index("label") for row in groups.itertuples()}
     rows = []
     for name in dict.fromkeys(table["label"]):

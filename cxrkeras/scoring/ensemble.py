@@ -33,6 +33,7 @@ from cxrkeras.scoring.operating import (
 from cxrkeras.scoring.predictions import Predictions, load_parts, save_predictions
 from cxrkeras.scoring.scores import describe_scores
 from cxrkeras.scoring.thresholds import MIXED_RULES, Thresholds
+from cxrkeras.text import num_of
 
 AVERAGES = ("logits", "probabilities")
 OF_MEMBERS = "the mean of the members' own scores"
@@ -198,7 +199,8 @@ def _check_past(folders: list[Path], names: list[str], config: dict, test: Predi
     for name, past in zip(names, pasts, strict=True):
         if namespace and (known := past.find(test.patient_ids, hash_ids)):
             raise InputError(
-                f"{name} was trained on {len(known):,} of the {test.num_patients:,} patients in the test set: its "
+                f"{name} was trained on {len(known):,} of the {num_of(test.num_patients, 'patient')} in the "
+                "test set: its "
                 "scores would be too good"
             )
     return pasts[0].join(*pasts[1:])

@@ -20,6 +20,7 @@ from cxrkeras.scoring.intervals import (
 from cxrkeras.scoring.predictions import Predictions
 from cxrkeras.scoring.scores import explain_collapse, score_labels, score_predictions
 from cxrkeras.scoring.thresholds import Thresholds, score_decisions, score_images
+from cxrkeras.text import num_of
 
 SHOW = Callable[[int, int], None]
 MEAN = "mean of findings"
@@ -69,7 +70,9 @@ def evaluate(
     with_intervals = predictions.has_patients
     if not with_intervals:
         without = int((predictions.patient_ids == "").sum())
-        notes.append(f"{without:,} of {len(truth):,} images have no patient: no intervals, which need all of them")
+        notes.append(
+            f"{without:,} of {num_of(len(truth), 'image', 'has')} no patient: no intervals, which need all of them"
+        )
     elif predictions.num_patients < LEAST_PATIENTS:
         notes.append(f"only {predictions.num_patients} patients: no interval can be trusted")
     if lost := [name for k, name in enumerate(names) if not np.isfinite(logits[:, k]).all()]:

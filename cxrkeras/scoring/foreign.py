@@ -17,6 +17,7 @@ from cxrkeras.errors import InputError
 from cxrkeras.labels import find_label
 from cxrkeras.scoring.calibration import PROBABILITY_EPSILON
 from cxrkeras.scoring.predictions import Predictions
+from cxrkeras.text import num_of
 
 IMAGE_COLUMNS = ("image", "image_id", "image_index", "img", "filename", "file", "path", "name")
 MOST_UNKNOWN = 0.01  # of the images; with more the label file is likely another one's
@@ -59,14 +60,15 @@ def read_foreign(path: Path, label_file: Path) -> Foreign:
     unknown = [image for image in images[~is_known] if image not in left_out]
     if len(unknown) > MOST_UNKNOWN * len(images):
         raise InputError(
-            f"{path} has {len(unknown):,} of {len(images):,} images that {label_file.name} does not list (first: "
+            f"{path} has {len(unknown):,} of {num_of(len(images), 'image')} that {label_file.name} does not "
+            "list (first: "
             f"{unknown[0]}): take the label file of these images, or leave them out"
         )
     if unknown:
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        notes.append(f"{len(unknown):,} images are left out that {label_file.name} does not list: {shown}")
+        notes.append(f"{num_of(len(unknown), 'image', 'is')} left out that {label_file.name} does not list: {shown}")
     if unusable := int((~is_known).sum()) - len(unknown):
-        notes.append(f"{unusable:,} images are left out, as their rows in {label_file.name} cannot be used")
+        notes.append(f"{num_of(unusable, 'image', 'is')} left out, as their rows in {label_file.name} cannot be used")
     if not is_known.any():
         raise InputError(f"{path}: none of its images has a usable row in {label_file.name}: {'; '.join(notes)}")
     images, scores = images[is_known].to_numpy(), scores[is_known]
@@ -101,7 +103,7 @@ def _read_images(table: pd.DataFrame, path: Path) -> pd.Series:
         raise InputError(f"{path}, line {blank.idxmax()}: no image")
     if (again := images.duplicated()).any():
         raise InputError(
-            f"{path} has {int(again.sum()):,} images more than once (first: {images[again].iloc[0]}, line "
+            f"{path} has {num_of(int(again.sum()), 'image')} more than once (first: {images[again].iloc[0]}, line "
             f"{again.idxmax()}): one row an image"
         )
     return images
@@ -218,7 +220,8 @@ def _judge_columns(
         values = np.unique(scores[:, k])
         if np.isin(values, (0, 1)).all() and np.array_equal(scores[:, k], truth[label]) and len(values) > 1:
             raise InputError(
-                f"{path}: the column {column} is the truth of {label} in {len(truth):,} images: it holds labels, not "
+                f"{path}: the column {column} is the truth of {label} in {num_of(len(truth), 'image')}: it "
+                "holds labels, not "
                 "scores; leave it out, or bring the scores"
             )
         if len(values) > 2:
@@ -249,12 +252,14 @@ def _name_part(images: set[str], listed: set[str], folder: Path, notes: list[str
         if count == len(images):
             if count < len(lists[part]):
                 notes.append(
-                    f"{count:,} of the {len(lists[part]):,} images of the {part} list are scored: not comparable with "
+                    f"{count:,} of the {num_of(len(lists[part]), 'image')} of the {part} list are scored: not "
+                    "comparable with "
                     "scores of all of them"
                 )
             return part, split
     notes.append(
-        f"{inside['train_val']:,} images are of the train_val list and {inside['test']:,} of the test list: no "
+        f"{num_of(inside['train_val'], 'image', 'is')} of the train_val list and {inside['test']:,} of the test "
+        "list: no "
         f"figure of "
         "such a mixture is comparable with any other"
     )

@@ -9,6 +9,7 @@ import pandas as pd
 from cxrkeras import labels
 from cxrkeras.errors import InputError
 from cxrkeras.runs import METRICS, Metrics, load_shaped, predictions_file, write_text
+from cxrkeras.text import num_of
 
 LEAST_RANGE = 1e-6  # of a network's logits over images
 
@@ -137,7 +138,7 @@ def check_parts(parts: dict[str, Predictions], folder: Path) -> None:
     for part, predictions in parts.items():
         if len(predictions.truth) != metrics[part]["images"]:
             raise InputError(
-                f"{folder / predictions_file(part)} has {len(predictions.truth):,} images, {METRICS} counts "
+                f"{folder / predictions_file(part)} has {num_of(len(predictions.truth), 'image')}, {METRICS} counts "
                 f"{metrics[part]['images']:,}: another file is in its place; {anew}"
             )
     if len(parts) < 2:
@@ -147,6 +148,7 @@ def check_parts(parts: dict[str, Predictions], folder: Path) -> None:
     patients = set(validation.patient_ids) & set(test.patient_ids) - {""}
     if images or patients:
         raise InputError(
-            f"{folder} has {len(images):,} images and {len(patients):,} patients in its predictions of validation and "
+            f"{folder} has {num_of(len(images), 'image')} and {num_of(len(patients), 'patient')} in its "
+            "predictions of validation and "
             f"of test: one file is in the other's place; {anew}"
         )

@@ -10,6 +10,7 @@ from cxrkeras.data.dataset import TEST, TRAIN_VAL
 from cxrkeras.errors import InputError
 from cxrkeras.models.past import NOBODY, UNKNOWN, Past, Patients, read_past
 from cxrkeras.records.manifest import Manifest, build_hasher
+from cxrkeras.text import num_of
 
 
 def check_start(
@@ -51,7 +52,7 @@ def refuse_shared(past: Past, network: str, fold: int, records: Path, manifest: 
         patients = rows["patient_id"].unique()
         counts[name] = len(past.find(patients, hash_ids)), len(patients)
     if any(shared for shared, _ in counts.values()):
-        each = (f"{shared:,} of the {count:,} patients {name}" for name, (shared, count) in counts.items())
+        each = (f"{shared:,} of the {num_of(count, 'patient')} {name}" for name, (shared, count) in counts.items())
         numbers = " and ".join(each)
         raise InputError(
             f"{network} was trained on {numbers}: its scores would be too good. Start from a network that has not seen "

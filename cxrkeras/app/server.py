@@ -16,7 +16,7 @@ from cxrkeras.app.api import api
 from cxrkeras.app.dashboard import mount_dashboard
 from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.problems import make_problem
-from cxrkeras.data.dicom import MAX_PIXELS
+from cxrkeras.data.limits import MAX_PIXELS
 from cxrkeras.errors import InputError
 
 HEADERS = {

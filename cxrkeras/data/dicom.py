@@ -1,150 +1,107 @@
-"""DICOM radiographs: their pixels, and nothing else of what such a file knows about a person."""
+"""DICOM radiographs: their pixels as a viewer shows them, and what their header says against a frontal chest."""
 
-import io
-import warnings
-import zlib
-from collections.abc import MutableSequence
+import re
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from cxrkeras.data.dicom_header import CANNOT, DicomFile, is_dicom, parse_dicom
+from cxrkeras.data.dicom_pixels import apply_palette, blend_colour, decode_frame, read_native
+from cxrkeras.data.dicom_window import Depth, render_grey
+from cxrkeras.data.limits import MAX_PIXELS
 from cxrkeras.errors import InputError
 
-_TAGS = (b"\x02\x00", b"\x08\x00")  # groups that a file without a preamble begins with, little endian
-_DEFLATED = b"1.2.840.10008.1.2.1.99"  # transfer syntax of files that are packed as a whole
-MAX_PIXELS = 80_000_000  # larger ones are bombs: a few kilobytes that unpack to gigabytes
-MAX_RATIO = 10  # of the sides
-_KINDS = ("MONOCHROME1", "MONOCHROME2")
+__all__ = ["decode_dicom", "is_dicom", "read_dicom_header", "read_dicom_warnings"]
+
+_LATERAL = re.compile(r"\b(LL|RL|LLAT|RLAT|LAT|LATERAL\w*)\b")
+_SPECIAL = re.compile(r"\b(RLD|LLD|RLO|LLO|RAO|LAO|RPO|LPO|ML|MLO|LM|LMO|CC|OBL\w*|DECUB\w*|AXIAL|TANGENTIAL)\b")
+_CHEST = re.compile(r"CHEST|THORAX|TORAX|LUNG|\bRIB")
+_UNSAID = ("", "UNKNOWN", "UNSPECIFIED", "OTHER", "NONE")
+# OT, other, is what programs write that make DICOM files of pictures; DR and XR are used, though not defined.
+_RADIOGRAPHY = ("", "CR", "DR", "DX", "RG", "XR", "OT")
 
 
-def is_dicom(content: bytes) -> bool:
-    """Whether the bytes are a DICOM file, by content: with its preamble, or beginning with an element of its header."""
-    return content[128:132] == b"DICM" or (
-        content[:2] in _TAGS and content[2:4] in (b"\x00\x00", b"\x01\x00", b"\x05\x00")
-    )
+def read_dicom_header(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, int, int, int]:
+    """Mode (as Pillow names it), stored bits, width and height of a DICOM image. Raises InputError."""
+    file = parse_dicom(content, max_pixels)
+    return "L" if file.samples == 1 else "RGB", file.depth.stored, file.width, file.height
 
 
 def decode_dicom(content: bytes, max_pixels: int) -> np.ndarray:
     """Decode the one frame of a DICOM file to grey; uint8 (height, width), bright where little passed the body.
 
-    Rescale and VOI LUT or window are applied, as the viewer of the hospital would; without either the darkest and the
-    brightest pixel are the window. MONOCHROME1 is inverted, colour becomes grey. Pixels and frames are counted from the
-    header before anything is decoded. Raises InputError; its text never quotes the file.
+    Stored values are shown as `render_grey` says, colour and palettes become grey. Pixels and frames are counted from
+    the header before anything is decoded. Raises InputError; its text never quotes the file.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's quote values of the file
-        return _decode(content, max_pixels)
-
-
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """InputError for an image that is no radiograph by its size alone, before it is decoded."""
-    if width * height > max_pixels:
-        raise InputError(f"{width} x {height}: more pixels than the limit of {max_pixels:,}")
-    if max(width, height) > MAX_RATIO * min(width, height):
-        raise InputError(f"{width} x {height}: over {MAX_RATIO} times as long as wide, which no radiograph is")
-
-
-def _decode(content: bytes, max_pixels: int) -> np.ndarray:
-    import pydicom
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
-
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    _check_deflated(content, max_pixels)
+    file = parse_dicom(content, max_pixels)
     try:
-        dataset = pydicom.dcmread(io.BytesIO(content), force=True)
-        has_pixels = "PixelData" in dataset
-        height, width, frames, samples = (
-            int(dataset.get(name) or missing)
-            for name, missing in (("Rows", 0), ("Columns", 0), ("NumberOfFrames", 1), ("SamplesPerPixel", 1))
-        )
-        kind = str(dataset.get("PhotometricInterpretation") or "")
-        syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-        is_compressed = syntax is not None and syntax.is_transfer_syntax and syntax.is_compressed
-        window = [_read_number(dataset, name) for name in ("WindowCenter", "WindowWidth")]
-        rescale = [_read_number(dataset, name) for name in ("RescaleSlope", "RescaleIntercept")]
+        grey = _decode_compressed(file) if file.is_compressed else _decode_native(file)
+    except InputError:
+        raise
     except Exception:  # pydicom raises whatever a damaged file leads it into
-        raise InputError("damaged DICOM file: its header cannot be read") from None
-    if not has_pixels or height <= 0 or width <= 0:
-        raise InputError("DICOM file without an image: a report, a plan or a waveform")
-    if frames != 1:
-        raise InputError(f"DICOM file with {frames:,} frames; a radiograph has one")
-    if samples not in (1, 3):
-        raise InputError(f"DICOM image of {samples:,} values a pixel; wanted 1, or 3 for colour")
-    if kind and samples == 1 and kind not in (*_KINDS, "PALETTE COLOR"):
-        raise InputError(f"DICOM image of kind {kind[:20]!r}; wanted {', '.join(_KINDS)} or colour")
-    if any(value is not None and not np.isfinite(value) for value in rescale):
-        raise InputError("the rescale slope or intercept of this DICOM file is no number")
-    check_size(width, height, max_pixels // samples)
-    if is_compressed:
-        _check_frame(dataset, width, height)
+        raise InputError(f"{CANNOT}: damaged, or of an unusual kind") from None
+    return grey.reshape(file.height, file.width)
+
+
+def read_dicom_warnings(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, ...]:
+    """What five elements of the header say against a frontal chest radiograph, in fixed words. Raises InputError."""
+    dataset = parse_dicom(content, max_pixels).dataset
+    view, part, modality, image_type, intent = (
+        _read_words(dataset, name)
+        for name in ("ViewPosition", "BodyPartExamined", "Modality", "ImageType", "PresentationIntentType")
+    )
+    is_special = _SPECIAL.search(view)
+    sentences = {
+        "its header says that it is a lateral view": _LATERAL.search(view) and not is_special,
+        "its header says that it is an oblique, decubitus or other special view": is_special,
+        "its header names a body part other than the chest": part not in _UNSAID and not _CHEST.search(part),
+        "its header names a modality other than radiography": modality not in _RADIOGRAPHY,
+        "its header says that it is a localizer": "LOCALIZER" in image_type.split(),
+        "its header says that it is for processing, not for presentation": intent == "FOR PROCESSING",
+    }
+    return tuple(sentence for sentence, is_so in sentences.items() if is_so)
+
+
+def _read_words(dataset: Any, name: str) -> str:
+    """The words of all values of an element, in capitals with single blanks between them."""
     try:
-        levels = dataset.pixel_array
-        if kind == "PALETTE COLOR":
-            levels = apply_color_lut(levels, dataset)
-        if levels.ndim == 3:
-            return np.asarray(Image.fromarray(_to_bytes(levels, 0, np.iinfo(levels.dtype).max)).convert("L"))
-        levels = apply_modality_lut(levels, dataset)
-        low, high = levels.min(), levels.max()
-        has_lut = bool(dataset.get("VOILUTSequence"))
-        if has_lut or (all(value is not None and np.isfinite(value) for value in window) and window[1] > 0):
-            # The range of what comes out is what the least and the greatest level become.
-            low, high = np.sort(_lut_range(dataset) if has_lut else apply_voi_lut(np.array([-1e9, 1e9]), dataset))
-            levels = apply_voi_lut(levels, dataset)
-        grey = _to_bytes(levels, float(low), float(high))
-    except Exception:  # as above; decoders of compressed pixels too
-        if is_compressed:
-            reason = f"damaged, or compressed in a way ({syntax.name}) that needs another decoder, as pylibjpeg-libjpeg"
-        else:
-            reason = "damaged, or of an unusual kind"
-        raise InputError(f"the pixels of this DICOM file cannot be decoded: {reason}") from None
-    return 255 - grey if kind == "MONOCHROME1" else grey
+        value = dataset.get(name) or ""
+    except Exception:  # pydicom raises whatever a damaged value leads it into
+        return ""
+    text = value if isinstance(value, str) else " ".join(map(str, value))
+    return " ".join(re.findall(r"[^\W_]+", text.upper()))
 
 
-def _read_number(dataset, name: str) -> float | None:
-    """The first value of an element as a number, NaN where it is none; None where there is no element or no value."""
-    value = dataset.get(name)
-    if value is None or value == "":
-        return None
-    try:
-        return float(value[0] if isinstance(value, MutableSequence) else value)
-    except (TypeError, ValueError, IndexError):
-        return float("nan")
+def _decode_native(file: DicomFile) -> np.ndarray:
+    """Grey of pixels that are not compressed; uint8 (height * width,)."""
+    num, pixels = file.width * file.height, file.pixels
+    is_swapped = pixels.is_word and not pixels.is_little
+
+    def read(count: int) -> np.ndarray:
+        return read_native(file.native, count, file.allocated, is_little=pixels.is_little, is_swapped=is_swapped)
+
+    if file.samples == 1:
+        return _show(file, read(num))
+    is_full = len(file.native) >= 3 * num * file.allocated // 8
+    if file.kind == "YBR_FULL_422" and not is_full:  # two values of Y, one of each colour, for two pixels
+        return blend_colour(read(2 * num).reshape(-1, 4)[:, :2].reshape(-1, 1), file.depth, is_rgb=False)
+    words = read(3 * num)
+    samples = words.reshape(3, num).T if file.dataset.get("PlanarConfiguration") == 1 else words.reshape(num, 3)
+    return blend_colour(samples, file.depth, is_rgb=file.kind == "RGB")
 
 
-def _check_deflated(content: bytes, max_pixels: int) -> None:
-    """InputError for a file that is deflated as a whole and unpacks to more than any radiograph needs."""
-    if _DEFLATED not in content[:1024]:
-        return
-    start = 144 + int.from_bytes(content[140:144], "little")
-    unpack = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        unpack.decompress(content[start:], 2 * max_pixels + 2**20)
-    except zlib.error:
-        raise InputError("damaged DICOM file: it cannot be unpacked") from None
-    if unpack.unconsumed_tail:
-        raise InputError(f"DICOM file that unpacks to more than {max_pixels:,} pixels of two bytes")
+def _decode_compressed(file: DicomFile) -> np.ndarray:
+    """Grey of compressed pixels; uint8 (height * width,)."""
+    words, is_rgb = decode_frame(file)
+    bits = 8 * words.itemsize
+    depth = Depth(bits, min(file.depth.stored, bits), min(file.depth.stored, bits) - 1, file.depth.is_signed)
+    if words.ndim == 3:
+        return blend_colour(words.reshape(-1, 3), depth, is_rgb=is_rgb)
+    return _show(file, words.reshape(-1), depth)
 
 
-def _check_frame(dataset, width: int, height: int) -> None:
-    """InputError where the compressed image inside is of another size than the header says."""
-    from pydicom.encaps import get_frame
-
-    try:
-        with Image.open(io.BytesIO(get_frame(dataset.PixelData, 0, number_of_frames=1))) as inside:
-            size = inside.size
-    except Exception:  # a kind that Pillow does not know
-        return
-    if size != (width, height):
-        raise InputError(
-            f"damaged DICOM file: its header says {width} x {height}, the image in it {size[0]} x {size[1]}"
-        )
-
-
-def _lut_range(dataset) -> np.ndarray:
-    """The range of a VOI lookup table's entries, from the number of their bits."""
-    return np.array([0, 2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1], float)
-
-
-def _to_bytes(levels: np.ndarray, low: float, high: float) -> np.ndarray:
-    scaled = (levels.astype(np.float32) - low) * (255 / max(high - low, 1e-6))
-    return np.round(np.clip(scaled, 0, 255)).astype(np.uint8)
+def _show(file: DicomFile, words: np.ndarray, depth: Depth | None = None) -> np.ndarray:
+    depth = depth or file.depth
+    if file.kind == "PALETTE COLOR":
+        return apply_palette(words, depth, file.dataset)
+    return render_grey(words, depth, file.dataset, is_inverted=file.kind == "MONOCHROME1")

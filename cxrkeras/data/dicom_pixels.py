@@ -1,0 +1,138 @@
+"""The stored words of a DICOM image: straight from the file where they are not compressed, else by a decoder."""
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cxrkeras.data.depth import GREY_WEIGHTS, look_up, round_grey, split_strips
+from cxrkeras.data.dicom_header import CANNOT, WANTED, DicomFile, read_elements
+from cxrkeras.data.dicom_window import Depth, read_table
+from cxrkeras.errors import InputError
+
+# Of JPEG and JPEG-LS: start of frame, but neither tables nor extensions.
+_FRAMES = (*(marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)), 0xF7)
+_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+
+
+def read_native(content: memoryview, count: int, bits: int, *, is_little: bool, is_swapped: bool) -> np.ndarray:
+    """The first `count` words of uncompressed pixels, unsigned (count,), without a copy where they have whole bytes.
+
+    bits: allocated for each, 1, 8, 16 or 32; is_swapped: bytes stand in big-endian words. Raises InputError.
+    """
+    needed = -(-count * bits // 8)
+    if len(content) < needed:
+        raise InputError(f"{CANNOT}: damaged, the file ends before its pixels do")
+    if bits == 1:
+        return np.unpackbits(np.frombuffer(content, np.uint8, needed), bitorder="little")[:count]
+    if bits == 8 and is_swapped:
+        whole = np.frombuffer(content, ">u2", len(content) // 2).astype("<u2").view(np.uint8)
+        return np.append(whole, np.frombuffer(content, np.uint8)[whole.size :])[:count]
+    return np.frombuffer(content, f"{'<' if is_little else '>'}u{bits // 8}", count)
+
+
+def decode_frame(file: DicomFile) -> tuple[np.ndarray, bool]:
+    """Decode a compressed frame; its words, unsigned (height, width[, 3]), and whether colour is RGB.
+
+    Raises InputError, which names a decoder only where one is missing.
+    """
+    from pydicom.encaps import get_frame
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import UID
+
+    syntax = UID(file.syntax)
+    if not syntax.is_transfer_syntax or not syntax.is_compressed:
+        raise InputError(f"{CANNOT}: they are compressed, and the file does not say how")
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise InputError(f"{CANNOT}: there is no decoder for their compression ({syntax.name})") from None
+    try:
+        dataset, _ = read_elements(file.content, file.at, (*WANTED, "PixelData"), stops=False)
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    except Exception:  # pydicom raises whatever a damaged file leads it into
+        raise InputError(f"{CANNOT}: damaged, no compressed image is in it") from None
+    size, bits = _read_frame(frame)
+    if size and size != (file.width, file.height):
+        raise InputError(
+            f"damaged DICOM file: its header says {file.width} x {file.height}, the image in it {size[0]} x {size[1]}"
+        )
+    is_deep_extended = syntax == _JPEG_EXTENDED and bits > 8
+    plugins = set(decoder.available_plugins) - ({"pillow"} if is_deep_extended else set())  # Pillow's JPEG has 8 bits
+    if not plugins:
+        raise InputError(
+            f"{CANNOT}: no decoder for their compression ({syntax.name}) is installed. Install one with pip install "
+            '"cxrkeras[dicom]" (python-gdcm), or with pip install pylibjpeg-libjpeg, whose licence is the GPL'
+        )
+    try:
+        if is_deep_extended and "gdcm" in plugins:
+            return _decode_with_gdcm(frame, file), False
+        levels, facts = decoder.as_array(dataset)
+        if levels.shape[:2] != (file.height, file.width):
+            raise ValueError("another size")
+    except Exception:  # decoders raise whatever a damaged file leads them into
+        raise InputError(f"{CANNOT}: the compressed image in it ({syntax.name}) is damaged") from None
+    return levels.view(f"u{levels.itemsize}"), facts["photometric_interpretation"] == "RGB"
+
+
+def _decode_with_gdcm(frame: bytes, file: DicomFile) -> np.ndarray:
+    """Decode JPEG Extended of 12 bits; uint16 (height, width). GDCM reads it, but pydicom does not ask it to."""
+    import gdcm
+
+    fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
+    fragment.SetByteStringValue(frame)
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((file.width, file.height, 1))
+    image.SetDataElement(element)
+    grey = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(grey))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(_JPEG_EXTENDED)))
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, 12, 11, 0))
+    words = np.frombuffer(image.GetBuffer().encode("utf-8", "surrogateescape"), np.uint16)
+    return words.reshape(file.height, file.width)
+
+
+def blend_colour(samples: np.ndarray, depth: Depth, *, is_rgb: bool) -> np.ndarray:
+    """Grey of colour samples (N, 3), uint8 (N,): RGB by the weights of `convert("L")`, of YBR the first, which is grey.
+
+    Other than 8 bits are scaled by the bits that they store.
+    """
+    grey = np.empty(len(samples), np.uint8)
+    for part in split_strips(len(samples)):
+        values = depth.read(samples[part])
+        levels = (values @ np.array(GREY_WEIGHTS) + 0x8000) >> 16 if is_rgb else values[:, 0]
+        grey[part] = levels if depth.stored == 8 else round_grey(levels * (255 / ((1 << depth.stored) - 1)))
+    return grey
+
+
+def apply_palette(words: np.ndarray, depth: Depth, dataset: Any) -> np.ndarray:
+    """Grey of PALETTE COLOR words (N,); uint8 (N,). Raises InputError."""
+    names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
+    tables = [read_table(dataset, f"{name}Descriptor", f"{name}Data", depth.limits) for name in names]
+    if depth.allocated > 16 or not all(tables):
+        raise InputError(f"{CANNOT}: its palette is missing, segmented, or for more than 16 bits")
+    values = depth.read(np.arange(1 << depth.allocated))
+    # Some say 16 bits of entries that have 8.
+    bits = 8 if all(table.entries.max() < 256 for table in tables) else 16
+    levels = sum(table(values) * weight for table, weight in zip(tables, GREY_WEIGHTS, strict=True)) / 2**16
+    return look_up(words, round_grey(levels * (255 / ((1 << bits) - 1))))
+
+
+def _read_frame(frame: bytes) -> tuple[tuple[int, int] | None, int]:
+    """Size (width, height) and bits of a compressed image by its own header; None and 0 of a kind that is not known."""
+    at = 2
+    while frame[:2] == b"\xff\xd8" and at + 9 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if marker in _FRAMES:
+            return (int.from_bytes(frame[at + 7 : at + 9]), int.from_bytes(frame[at + 5 : at + 7])), frame[at + 4]
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4])
+    try:
+        with Image.open(io.BytesIO(frame), formats=("JPEG2000",)) as inside:
+            return inside.size, 0
+    except Exception:  # not one either
+        return None, 0

@@ -1,7 +1,6 @@
 """The web application: `create_app` builds it, `make_server` listens for it."""
 
 import logging
-import os
 import threading
 from dataclasses import dataclass
 from io import BytesIO
@@ -62,7 +61,6 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flas
         PREDICTOR=predictor,
         LIMITS=limits,
         SLOTS=threading.BoundedSemaphore(limits.in_flight),
-        DECODERS=threading.BoundedSemaphore(os.cpu_count() or 1),  # a large image takes a gigabyte while it is decoded
     )
     app.json.sort_keys = False
     app.register_blueprint(api)

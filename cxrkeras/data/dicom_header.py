@@ -138,9 +138,7 @@ def parse_dicom(content: bytes, max_pixels: int) -> DicomFile:
     frames, high = (numbers[name] for name in ("NumberOfFrames", "HighBit"))
     _check_image(samples, rows, columns, int(frames or 1), kind)
     if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated or sign not in (0, 1):
-        raise InputError(
-            f"{CANNOT}: wanted 1, 8, 16 or 32 bits allocated, no more of them stored, and a sign of 0 or 1"
-        )
+        raise InputError(f"{CANNOT}: wanted BitsAllocated 1, 8, 16, 32, no more BitsStored, PixelRepresentation 0, 1")
     check_size(columns, rows, max_pixels // samples)
     depth = Depth(
         allocated=max(allocated, 8),  # single bits are unpacked to bytes

@@ -105,8 +105,9 @@ def blend_colour(samples: np.ndarray, depth: Depth, *, is_rgb: bool) -> np.ndarr
     grey = np.empty(len(samples), np.uint8)
     for part in split_strips(len(samples)):
         values = depth.read(samples[part])
-        levels = (values @ np.array(GREY_WEIGHTS) + 0x8000) >> 16 if is_rgb else values[:, 0]
-        grey[part] = levels if depth.stored == 8 else round_grey(levels * (255 / ((1 << depth.stored) - 1)))
+        sums = values @ np.array(GREY_WEIGHTS) if is_rgb else values[:, 0] << 16
+        white = ((1 << depth.stored) - 1) << 16
+        grey[part] = (sums + 0x8000) >> 16 if depth.stored == 8 else round_grey(sums * (255 / white))
     return grey
 
 

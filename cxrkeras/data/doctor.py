@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras import labels
-from cxrkeras.data.images import decode_image, read_header
+from cxrkeras.data.images import decode_image, open_image, read_header
 from cxrkeras.data.release import LABEL_FILES, OFFICIAL_SPLIT, Release, survey_release
 from cxrkeras.errors import InputError
 
@@ -141,18 +141,18 @@ def _odd_images(table: pd.DataFrame, progress: Callable[[int, int], None]) -> di
 
 def _look_at(path: str) -> dict | str:
     try:
-        content = Path(path).read_bytes()
-        mode, size = read_header(content)
-        grey = decode_image(content)
+        with open_image(Path(path)) as content:
+            header, grey = read_header(content), decode_image(content)
     except InputError as error:
         return str(error)
     except OSError as error:
         return f"cannot be opened: {error.strerror}"
     kinds = {
-        "colour": mode in ("RGB", "P", "CMYK"),
-        "four_channels": mode in ("RGBA", "CMYK"),
-        "more_than_8_bits": mode.startswith("I") or mode == "F",
+        "colour": header.mode in ("RGB", "P", "CMYK"),
+        "four_channels": header.mode in ("RGBA", "CMYK"),
+        "more_than_8_bits": header.bits > 8,
         "nearly_blank": float(grey.std()) < NEARLY_BLANK,
     }
+    size = (header.width, header.height)
     digest = hashlib.sha256(repr(size).encode() + grey.tobytes()).hexdigest()
     return {"kinds": [kind for kind, is_so in kinds.items() if is_so], "size": size, "digest": digest}

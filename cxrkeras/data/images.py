@@ -27,6 +27,7 @@ _TURNS = {
 }
 _ON_ITS_SIDE = tuple(_TURNS[number] for number in (5, 6, 7, 8))
 _ARCHIVES = {b"PK\x03\x04": "ZIP", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"7z\xbc\xaf": "7z"}
+_EXIF_TEXTS = (b"Raw profile type ", b"XML:com.adobe.xmp")  # names of PNG texts
 _ROWS = 256  # of a deep image that are looked at at once
 
 
@@ -67,6 +68,13 @@ def read_warnings(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, ..
 def resize_image(grey: np.ndarray, size: int) -> np.ndarray:
     """Stretch to a square, by an area filter where it shrinks and bilinearly where it grows; uint8 (size, size)."""
     return np.asarray(_resize(Image.fromarray(grey), size))
+
+
+def shrink_image(grey: np.ndarray, side: int) -> np.ndarray:
+    """An image with its longest side at most `side`, for looking at; uint8."""
+    picture = Image.fromarray(grey)
+    picture.thumbnail((side, side), Image.Resampling.BOX if side < 200 else Image.Resampling.LANCZOS)
+    return np.asarray(picture)
 
 
 def load_image(content: bytes, size: int) -> np.ndarray:
@@ -129,12 +137,22 @@ def _describe(image: Image.Image, content: bytes) -> Header:
 def _find_turn(image: Image.Image, content: bytes) -> Image.Transpose | None:
     """How an image must be turned to be seen as EXIF says."""
     # Pillow decodes the pixels of a PNG to look for EXIF behind them.
-    if image.format == "PNG" and image.tile and not any(word in content for word in (b"eXIf", b"exif", b"xmp")):
+    if image.format == "PNG" and image.tile and not _has_exif(content):
         return None
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # a damaged EXIF block says nothing, and the image is whole
         return None
+
+
+def _has_exif(content: bytes) -> bool:
+    """Whether a PNG has a chunk that Pillow finds an orientation in."""
+    at = 8
+    while at + 8 <= len(content):
+        if content[at + 4 : at + 8] == b"eXIf" or content[at + 8 : at + 25] in _EXIF_TEXTS:
+            return True
+        at += 12 + int.from_bytes(content[at : at + 4])
+    return False
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -174,12 +192,14 @@ def _read_deep(image: Image.Image, content: bytes) -> np.ndarray:
         for rows, part in _decode_rows(content, "RGBA"):
             levels[rows] = part[..., 0].astype(np.uint16) << 8 | part[..., 1]
     else:
-        sums = np.zeros(levels.shape, np.uint32)
-        for order, factor in (("16B", 256), ("16L", 1)):
-            for rows, part in _decode_rows(content, tile.args.replace("16B", order)):
-                sums[rows] += factor * (part[..., :3] @ np.array(GREY_WEIGHTS, np.uint32))
-        for start in range(0, image.height, _ROWS):
-            levels[start : start + _ROWS] = (sums[start : start + _ROWS] + 0x8000) >> 16
+        # The sum of both bytes, weighted over 65,536, has 32 bits: 16 of the first ones' and 8 more that wait.
+        weights, rest = np.array(GREY_WEIGHTS, np.uint32), np.empty(levels.shape, np.uint8)
+        for rows, part in _decode_rows(content, tile.args):
+            first = part[..., :3] @ weights
+            levels[rows], rest[rows] = first >> 8, first & 255
+        for rows, part in _decode_rows(content, tile.args.replace("16B", "16L")):
+            second = (rest[rows].astype(np.uint32) << 8) + part[..., :3] @ weights
+            levels[rows] += ((second + 0x8000) >> 16).astype(np.uint16)
     return levels
 
 

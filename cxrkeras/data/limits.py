@@ -12,7 +12,7 @@ MAX_BYTES = 8 * MAX_PIXELS  # of a file that is read from disk: four channels of
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """InputError for an image that is no radiograph by its size alone, before it is decoded."""
+    """InputError for an image that cannot be a radiograph by its size alone, before it is decoded."""
     if width * height > max_pixels:
         raise InputError(f"{width} x {height}: more pixels than the limit of {max_pixels:,}")
     if max(width, height) > MAX_RATIO * min(width, height):
@@ -44,8 +44,9 @@ class Gate:
                 self._changed.notify_all()
 
 
-# All threads of the process share these. Decoding takes 1 to 9 bytes a pixel (2 for a DICOM file of 16 bits, 5 for
-# colour), so one image of the largest size or a dozen usual radiographs of 8 megapixels are decoded at once, in 0.2 to
-# 0.7 GB. A block that holds bytes of files may ask for pixels, never the other way round.
+# All threads of the process share these. Decoding takes 1 to 8 bytes per pixel besides the file (1 for DICOM, 5 for
+# colour; `python -m benchmarks.decoding`), so one image of the largest size, or a dozen usual radiographs of 8
+# megapixels, are decoded at once, in at most 0.8 GB. A block that holds bytes of files may ask for pixels, never the
+# other way round.
 PIXELS = Gate(100_000_000)
 BYTES = Gate(256 * 2**20)  # of files read from disk: one uncompressed image of the largest size, or many usual ones

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from cxrkeras import labels
 from cxrkeras.data.folds import assign_folds, check_patients
-from cxrkeras.data.images import load_image
+from cxrkeras.data.images import load_image, open_image
 from cxrkeras.data.release import DETAILS, Release
 from cxrkeras.errors import InputError
 from cxrkeras.records.manifest import (
@@ -187,7 +187,8 @@ def _decode_ahead(pool: ThreadPoolExecutor, paths: pd.Series, size: int) -> Iter
 
 def _decode_file(path: str, size: int) -> bytes | InputError:
     try:
-        return load_image(Path(path).read_bytes(), size).tobytes()
+        with open_image(Path(path)) as content:
+            return load_image(content, size).tobytes()
     except InputError as error:
         return error
     except OSError as error:

@@ -1,13 +1,12 @@
 import io
-import struct
 import threading
 import time
-import zlib
 
 import numpy as np
 import pytest
 from dicoms import RAMP, make_dicom
 from PIL import Image
+from pngs import chunk, write_deep
 
 from cxrkeras.data.images import (
     decode_image,
@@ -29,30 +28,6 @@ def packed(image, file_format="PNG", **options):
     buffer = io.BytesIO()
     image.save(buffer, file_format, **options)
     return buffer.getvalue()
-
-
-def chunk(name, data):
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def write_deep(levels, more=b"", is_interlaced=False):
-    """A PNG of 16 bits, levels (height, width, channels); every line by another filter."""
-    height, width, channels = levels.shape
-    passes = [(slice(None), slice(None))]
-    if is_interlaced:  # Adam7
-        starts = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
-        passes = [(slice(y, None, dy), slice(x, None, dx)) for y, x, dy, dx in starts]
-    lines = []
-    for part in (levels[at] for at in passes):
-        if part.size:
-            raw = np.ascontiguousarray(part.astype(">u2")).view(np.uint8).reshape(len(part), -1)
-            left = np.pad(raw, ((0, 0), (2 * channels, 0)))[:, : raw.shape[1]]
-            above = np.pad(raw, ((1, 0), (0, 0)))[:-1]
-            kinds = (raw, raw - left, raw - above)
-            lines += [bytes([n % 3]) + kinds[n % 3][n].tobytes() for n in range(len(raw))]
-    head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, is_interlaced)
-    body = chunk(b"IDAT", zlib.compress(b"".join(lines)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + body + more + chunk(b"IEND", b"")
 
 
 def show_percentiles(x):

@@ -123,10 +123,11 @@ CURVE = np.round(4095 * (np.arange(4096) / 4095) ** 0.5).astype(int)
         (make_table(CURVE // 4, bits=16), 1023),
         (make_table(CURVE // 16, bits=8), 255),
         (make_table(CURVE // 16, bits=8, packed=True), 255),
-        (make_table(CURVE * 16, bits=16), 65520 / 65535 * 65535),
+        (make_table(CURVE // 16, bits=16, packed=True), 255),
+        (make_table(CURVE * 16, bits=16), 65535),
         (make_table(CURVE // 2 + 1000, bits=12), 4095),
     ],
-    ids=["12", "16 of 12", "16 of 10", "8 in words", "8 packed", "16", "not the whole range"],
+    ids=["12", "16 of 12", "16 of 10", "8 in words", "8 packed", "8 packed, 16 said", "16", "not the whole range"],
 )
 def test_voi_tables_of_all_depths(table, top):
     raw = table[0].LUTData
@@ -298,13 +299,16 @@ def test_big_endian_words(levels):
     assert_same(little, show_window(levels, 1000, 2000))
 
 
-def test_tables_in_big_endian():
-    table = make_table(CURVE, first=-1000, bits=12)
-    table[0].add_new("LUTData", "OW", CURVE.astype(">u2").tobytes())
+@pytest.mark.parametrize("bits", [12, 8])
+def test_tables_in_big_endian(bits):
+    """Bytes that are packed stand in words too."""
+    table = make_table(CURVE, first=-1000, bits=bits)
+    words = CURVE if bits == 12 else (CURVE >> 4).astype("u1").view("<u2")
+    table[0].add_new("LUTData", "OW", words.astype(">u2").tobytes())
     dataset = make_dataset(
         SIGNED, BitsStored=12, VOILUTSequence=table, PixelData=("OW", SIGNED.astype(">i2").tobytes())
     )
-    expected = CURVE[np.clip(SIGNED.astype(int) + 1000, 0, 4095)] * 255 / 4095
+    expected = (CURVE >> (12 - bits))[np.clip(SIGNED.astype(int) + 1000, 0, 4095)] * 255 / ((1 << bits) - 1)
     assert_same(decode_dicom(make_bare(dataset, is_little=False), LIMIT), expected)
 
 

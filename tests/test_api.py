@@ -18,7 +18,7 @@ from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.results import describe_answer, neutralise, tabulate_results
 from cxrkeras.app.server import HEADERS, Limits, create_app
 from cxrkeras.data.images import decode_image
-from cxrkeras.data.limits import BYTES, PIXELS
+from cxrkeras.data.limits import DECODING, READING
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer, load_network
 from cxrkeras.labels import LABELS
@@ -255,11 +255,11 @@ def test_warnings_of_the_header_stand_in_api_report_and_table(client, predictor,
 
 
 def test_images_are_counted_as_memory_until_they_are_answered(predictor, client, image, tmp_path, monkeypatch):
-    free, seen = (PIXELS._free, BYTES._free), []
+    free, seen = (DECODING._free, READING._free), []
     answer = Predictor.answer
 
     def look(self, grey, **options):
-        seen.append((free[0] - PIXELS._free, free[1] - BYTES._free, grey.size))
+        seen.append((free[0] - DECODING._free, free[1] - READING._free, grey.size))
         return answer(self, grey, **options)
 
     monkeypatch.setattr(Predictor, "answer", look)
@@ -268,9 +268,9 @@ def test_images_are_counted_as_memory_until_they_are_answered(predictor, client,
     post(client, "/api/v1/reports", ("a.png", image))
     (tmp_path / "a.png").write_bytes(image)
     list(answer_files(predictor, [tmp_path / "a.png"]))
-    assert [(pixels, size) for pixels, _, size in seen] == [(seen[0][2],) * 2] * 4
+    assert [held // size for held, _, size in seen] == [3] * 4
     assert [held for _, held, _ in seen] == [0, 0, 0, len(image)]
-    assert (PIXELS._free, BYTES._free) == free
+    assert (DECODING._free, READING._free) == free
 
 
 def test_many_at_once_get_the_answers_of_one(predictor, client, phantom_folder):

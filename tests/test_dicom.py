@@ -165,7 +165,8 @@ def test_single_bits_are_unpacked():
 
 
 def test_the_header_is_read_without_the_pixels():
-    assert read_dicom_header(make_dicom(RAMP, BitsStored=14)) == ("L", 14, 64, 48)
+    assert read_dicom_header(make_dicom(RAMP, BitsStored=14)) == ("L", 14, 64, 48, 3)
+    assert read_dicom_header(make_compressed(b"frame", pydicom.uid.JPEG2000)) == ("L", 16, 64, 48, 16)
     header = read_header(make_dicom(np.zeros((20, 30, 3), np.uint8)))
     assert (header.mode, header.bits, header.width, header.height) == ("RGB", 8, 30, 20)
 

@@ -17,7 +17,7 @@ from cxrkeras.data.images import (
     resize_image,
     shrink_image,
 )
-from cxrkeras.data.limits import BYTES, PIXELS, Gate
+from cxrkeras.data.limits import DECODING, READING, Gate
 from cxrkeras.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -237,16 +237,23 @@ def test_a_large_one_is_not_overtaken_for_ever():
     assert order == ["large", "small"]
 
 
-def test_an_image_holds_its_pixels_and_a_file_its_bytes(tmp_path):
-    for content, pixels in ((packed(Image.fromarray(GREY)), GREY.size), (make_dicom(RAMP), RAMP.size)):
+def test_an_image_holds_memory_for_its_pixels_and_a_file_for_its_bytes(tmp_path):
+    colour, deep = Image.fromarray(GREY).convert("RGB"), np.zeros((20, 30, 3), np.uint16)
+    files = [
+        (packed(Image.fromarray(GREY)), 3 * GREY.size),
+        (packed(colour, "JPEG"), 5 * GREY.size),
+        (write_deep(deep), 8 * 600),
+        (make_dicom(RAMP), 3 * RAMP.size),
+    ]
+    for content, needed in files:
         (tmp_path / "image").write_bytes(content)
-        free = PIXELS._free, BYTES._free
+        free = DECODING._free, READING._free
         with open_image(tmp_path / "image") as read:
             assert read == content
-            assert (free[0] - PIXELS._free, free[1] - BYTES._free) == (pixels, len(content))
+            assert (free[0] - DECODING._free, free[1] - READING._free) == (needed, len(content))
         with pytest.raises(RuntimeError), hold_memory(content):
             raise RuntimeError
-        assert (PIXELS._free, BYTES._free) == free
+        assert (DECODING._free, READING._free) == free
 
 
 def test_a_file_larger_than_any_image_is_not_read(tmp_path):

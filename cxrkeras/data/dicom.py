@@ -21,10 +21,14 @@ _UNSAID = ("", "UNKNOWN", "UNSPECIFIED", "OTHER", "NONE")
 _RADIOGRAPHY = ("", "CR", "DR", "DX", "RG", "XR", "OT")
 
 
-def read_dicom_header(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, int, int, int]:
-    """Mode (as Pillow names it), stored bits, width and height of a DICOM image. Raises InputError."""
+def read_dicom_header(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, int, int, int, int]:
+    """Mode (as Pillow names it), stored bits, width, height and density, as `images.Header` has them, of a DICOM image.
+
+    Raises InputError.
+    """
     file = parse_dicom(content, max_pixels)
-    return "L" if file.samples == 1 else "RGB", file.depth.stored, file.width, file.height
+    density = 16 if file.is_compressed else 3  # JPEG 2000 is decoded in words of 32 bits, and copied
+    return "L" if file.samples == 1 else "RGB", file.depth.stored, file.width, file.height, density
 
 
 def decode_dicom(content: bytes, max_pixels: int) -> np.ndarray:

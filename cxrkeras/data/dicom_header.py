@@ -3,6 +3,7 @@
 import io
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -156,12 +157,12 @@ def read_elements(content: bytes, at: int, names: tuple[str, ...], *, stops: boo
 
     How they are encoded is seen from the first one, whatever the file meta information says, if there is any.
     """
-    import pydicom
     from pydicom.datadict import tag_for_keyword
     from pydicom.filereader import read_dataset
+    from pydicom.tag import Tag
 
+    _read_as_it_stands()
     ignore_decoders()
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # values as they stand
     stream = io.BytesIO(content)
     stream.seek(at)
     dataset = read_dataset(
@@ -169,9 +170,17 @@ def read_elements(content: bytes, at: int, names: tuple[str, ...], *, stops: boo
         is_implicit_VR=content[at + 4 : at + 6] not in _VRS,
         is_little_endian=content[at : at + 2] not in _GROUPS[2:],
         stop_when=(lambda tag, vr, length: tag in _PIXELS) if stops else None,
-        specific_tags=[pydicom.tag.Tag(tag_for_keyword(name)) for name in names],
+        specific_tags=[Tag(tag_for_keyword(name)) for name in names],
     )
     return dataset, stream.tell()
+
+
+@cache
+def _read_as_it_stands() -> None:
+    """Let pydicom take values as they stand, in the whole process: what an image does not need may be wrong."""
+    from pydicom import config
+
+    config.settings.reading_validation_mode = config.IGNORE
 
 
 def _check_image(samples: int, rows: int, columns: int, frames: int, kind: str) -> None:

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 
 from cxrkeras.data.depth import GREY_WEIGHTS, choose_window, count_words, look_up, round_grey, stretch
 from cxrkeras.data.dicom import decode_dicom, is_dicom, read_dicom_header, read_dicom_warnings
-from cxrkeras.data.limits import BYTES, MAX_BYTES, MAX_PIXELS, PIXELS, check_size
+from cxrkeras.data.limits import DECODING, MAX_BYTES, MAX_PIXELS, READING, check_size
 from cxrkeras.data.quiet import ignore_decoders
 from cxrkeras.errors import InputError
 
@@ -33,12 +33,16 @@ _ROWS = 256  # of a deep image that are looked at at once
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about its image: Pillow's mode, bits of a value, and the size as it is seen."""
+    """What a file says about its image: Pillow's mode, bits of a value, and the size as it is seen.
+
+    density: bytes per pixel that decoding takes at its peak besides the file, by `python -m benchmarks.decoding`.
+    """
 
     mode: str
     bits: int
     width: int
     height: int
+    density: int
 
 
 def read_header(content: bytes, max_pixels: int = MAX_PIXELS) -> Header:
@@ -89,7 +93,7 @@ def load_image(content: bytes, size: int) -> np.ndarray:
 def hold_memory(content: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     """Wait until there is memory to decode an image, and keep it until the block ends. Raises InputError."""
     header = read_header(content, max_pixels)
-    with PIXELS.hold(header.width * header.height):
+    with DECODING.hold(header.width * header.height * header.density):
         yield
 
 
@@ -102,7 +106,7 @@ def open_image(path: Path) -> Iterator[bytes]:
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise InputError(f"the file has {size / 1e6:,.0f} MB, more than any radiograph; at most {MAX_BYTES / 1e6:,.0f}")
-    with BYTES.hold(size):
+    with READING.hold(size):
         content = path.read_bytes()
         with hold_memory(content):
             yield content
@@ -131,7 +135,9 @@ def _open(content: bytes, use: Callable[[Image.Image], Any], max_pixels: int = M
 
 def _describe(image: Image.Image, content: bytes) -> Header:
     size = image.size[::-1] if _find_turn(image, content) in _ON_ITS_SIDE else image.size
-    return Header(image.mode, 16 if _is_deep(image) else 8, *size)
+    if _is_deep(image):
+        return Header(image.mode, 16, *size, density=8)
+    return Header(image.mode, 8, *size, density=3 if image.mode == "L" else 5)
 
 
 def _find_turn(image: Image.Image, content: bytes) -> Image.Transpose | None:

@@ -44,9 +44,8 @@ class Gate:
                 self._changed.notify_all()
 
 
-# All threads of the process share these. Decoding takes 1 to 8 bytes per pixel besides the file (1 for DICOM, 5 for
-# colour; `python -m benchmarks.decoding`), so one image of the largest size, or a dozen usual radiographs of 8
-# megapixels, are decoded at once, in at most 0.8 GB. A block that holds bytes of files may ask for pixels, never the
-# other way round.
-PIXELS = Gate(100_000_000)
-BYTES = Gate(256 * 2**20)  # of files read from disk: one uncompressed image of the largest size, or many usual ones
+# All threads of the process share these. Decoding takes 3 to 16 bytes per pixel (`images.Header`), so one image of the
+# largest size, or 30 uncompressed radiographs of 8 megapixels, or 6 in JPEG 2000, are decoded at once: what a machine
+# that holds a network has to spare. A block that holds bytes of files may ask for memory, never the other way round.
+DECODING = Gate(800_000_000)  # bytes
+READING = Gate(256 * 2**20)  # bytes of files: one uncompressed image of the largest size, or many usual ones

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
+from dicoms import make_dicom
 from PIL import Image
 from scipy.special import expit
 
@@ -16,6 +17,8 @@ from cxrkeras.app.batch import answer_files, list_files
 from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.results import describe_answer, neutralise, tabulate_results
 from cxrkeras.app.server import HEADERS, Limits, create_app
+from cxrkeras.data.images import decode_image
+from cxrkeras.data.limits import DECODING, READING
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer, load_network
 from cxrkeras.labels import LABELS
@@ -226,6 +229,48 @@ def test_what_is_no_chest_is_answered_with_a_warning(client):
     (result,) = post(client, "/api/v1/predictions", ("noise.png", encode(noise))).get_json()["results"]
     assert len(result["warnings"]) == 1
     assert len(result["labels"]) == 15
+
+
+def test_warnings_of_the_header_stand_in_api_report_and_table(client, predictor, tmp_path, image):
+    grey = decode_image(image)
+    spoken = "its header says that it is a lateral view", "its header names a modality other than radiography"
+    files = {
+        "plain.dcm": (make_dicom(grey, ViewPosition="PA", Modality="DX"), ()),
+        "lateral.dcm": (make_dicom(grey, ViewPosition="LL", Modality="MR"), spoken),
+    }
+    sent = [(name, content) for name, (content, _) in files.items()]
+    results = post(client, "/api/v1/predictions", *sent).get_json()["results"]
+    plain, lateral = results
+    assert lateral["warnings"] == [*spoken, *plain["warnings"]]
+    assert lateral["labels"] == plain["labels"]
+    assert post(client, "/api/v1/explanations", sent[1]).get_json()["warnings"] == lateral["warnings"]
+    report = post(client, "/api/v1/reports", sent[1]).get_data(as_text=True)
+    assert all(sentence in report for sentence in spoken)
+    for name, content in sent:
+        (tmp_path / name).write_bytes(content)
+    for path, answer in answer_files(predictor, [tmp_path / name for name in files]):
+        assert answer.warnings == (*files[path.name][1], *plain["warnings"])
+    table = tabulate_results(results, predictor.facts.run)
+    assert table["warnings"].tolist() == ["; ".join(result["warnings"]) for result in results]
+
+
+def test_images_are_counted_as_memory_until_they_are_answered(predictor, client, image, tmp_path, monkeypatch):
+    free, seen = (DECODING._free, READING._free), []
+    answer = Predictor.answer
+
+    def look(self, grey, **options):
+        seen.append((free[0] - DECODING._free, free[1] - READING._free, grey.size))
+        return answer(self, grey, **options)
+
+    monkeypatch.setattr(Predictor, "answer", look)
+    post(client, "/api/v1/predictions", ("a.png", image), ("bad.png", b"nothing"))
+    post(client, "/api/v1/explanations", ("a.png", image))
+    post(client, "/api/v1/reports", ("a.png", image))
+    (tmp_path / "a.png").write_bytes(image)
+    list(answer_files(predictor, [tmp_path / "a.png"]))
+    assert [held // size for held, _, size in seen] == [3] * 4
+    assert [held for _, held, _ in seen] == [0, 0, 0, len(image)]
+    assert (DECODING._free, READING._free) == free
 
 
 def test_many_at_once_get_the_answers_of_one(predictor, client, phantom_folder):

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from dicoms import make_dicom
 from PIL import Image
+from pngs import write_deep
 from test_cli import cxrkeras
 
 from cxrkeras.data.doctor import examine_folder
@@ -80,6 +82,24 @@ def test_ones_own_data_get_no_remarks_about_the_release(tmp_path):
     assert done.returncode == 0
     assert not [word for word in ("None", "nan", "release", "v2020", "2017") if word in done.stdout], done.stdout
     assert "30 x 40: 10" in done.stdout
+
+
+def test_sizes_are_as_images_are_seen_and_dicom_is_looked_at(copy):
+    """EXIF turns an image; a release may be DICOM files of any depth by any name."""
+    paths = sorted((copy / "images").iterdir())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.arange(48 * 64, dtype=np.uint8).reshape(48, 64)).save(paths[0], exif=exif)
+    paths[1].write_bytes(make_dicom(np.arange(40 * 30, dtype=np.uint16).reshape(40, 30)))
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 30, 3)).astype(np.uint16)
+    paths[2].write_bytes(write_deep(deep))
+    odd = examine_folder(copy, is_opening=True)["odd_images"]
+    names = [path.name for path in paths]
+    sizes = {size: ids for size, ids in odd["other_sizes"].items() if size != "64 x 64"}
+    assert sizes == {"48 x 64": [names[0]], "30 x 40": [names[1]], "30 x 20": [names[2]]}
+    assert odd["more_than_8_bits"] == names[1:3]
+    assert odd["colour"] == [names[2]]
+    assert not odd["unreadable"]
 
 
 def test_exit_code_1_is_for_what_makes_a_result_wrong(copy, tmp_path):

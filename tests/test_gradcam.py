@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from dicoms import make_dicom
 from networks import draw_images, draw_weights
 from PIL import Image
 from tf_keras_vis.gradcam import Gradcam
@@ -141,6 +142,20 @@ def test_files_of_one_name_have_sheets_of_their_own(draw, tmp_path):
         saved.add(sheet.path)
         assert any("knows nothing about patients" in warning for warning in sheet.warnings)
     assert len(saved) == 2
+
+
+def test_what_the_header_warns_of_stands_on_the_sheet_and_beside_it(draw, tmp_path, monkeypatch):
+    notices = []
+    keep = lambda *a, **k: notices.append(k["notice"]) or plot_gradcam(*a, **k)  # noqa: E731
+    monkeypatch.setattr("cxrkeras.explain.sheet.plot_gradcam", keep)
+    words = "its header names a body part other than the chest; its header says that it is a localizer"
+    for part, kind in (("CHEST", "PRIMARY"), ("KNEE", "LOCALIZER")):
+        levels = np.random.default_rng(0).integers(0, 4096, (40, 30)).astype(np.uint16)
+        content = make_dicom(levels, BodyPartExamined=part, ImageType=["ORIGINAL", kind])
+        (tmp_path / f"{part}.dcm").write_bytes(content)
+        warnings = draw(tmp_path / f"{part}.dcm").warnings
+        assert any(words in warning for warning in warnings) == (part == "KNEE")
+    assert [words in notice for notice in notices] == [False, True]
 
 
 def test_the_same_probability_as_in_the_predictions_file(draw, trained, release):

@@ -1,12 +1,23 @@
 import io
-import struct
-import zlib
+import threading
+import time
 
 import numpy as np
 import pytest
+from dicoms import RAMP, make_dicom
 from PIL import Image
+from pngs import chunk, write_deep
 
-from cxrkeras.data.images import decode_image, load_image, resize_image
+from cxrkeras.data.images import (
+    decode_image,
+    hold_memory,
+    load_image,
+    open_image,
+    read_header,
+    resize_image,
+    shrink_image,
+)
+from cxrkeras.data.limits import DECODING, READING, Gate
 from cxrkeras.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -17,6 +28,11 @@ def packed(image, file_format="PNG", **options):
     buffer = io.BytesIO()
     image.save(buffer, file_format, **options)
     return buffer.getvalue()
+
+
+def show_percentiles(x):
+    low, high = np.percentile(x, (0.1, 99.9))
+    return np.clip((np.asarray(x, np.float64) - low) / (high - low), 0, 1) * 255
 
 
 def test_grey_png_is_read_exactly():
@@ -33,67 +49,11 @@ def test_other_modes_become_grey_as_pillow_makes_them(mode):
     assert np.array_equal(decode_image(content), expected)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_in_exif_is_obeyed(kind, orientation):
-    """Values of EXIF 2.3: where the first row and the first column are."""
-    grey = np.kron(RNG.integers(0, 256, (5, 8)), np.ones((16, 16))).astype(np.uint8)
-    undo = {1: grey, 2: grey[:, ::-1], 3: grey[::-1, ::-1], 4: grey[::-1], 5: grey.T, 6: np.rot90(grey),
-            7: grey[::-1, ::-1].T, 8: np.rot90(grey, -1)}[orientation]  # fmt: skip
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    options = {"quality": 100} if kind == "JPEG" else {}
-    content = packed(Image.fromarray(np.ascontiguousarray(undo)), kind, exif=exif, **options)
-    found = decode_image(content).astype(int)
-    assert found.shape == grey.shape
-    assert np.abs(found - grey).max() <= 3
-    assert np.abs(load_image(content, 80).astype(int) - resize_image(grey, 80)).max() <= 3
-
-
-def deep_png(pixels, colour):
-    """A PNG of 16 bits, which Pillow does not write in colour; uint16 (height, width, channels)."""
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    height, width = pixels.shape[:2]
-    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
-def test_deep_colour_and_alpha_keep_their_depth(colour, channels):
-    """12 bits in 16: cut to 8 bits before the window they would have 16 levels."""
-    grey = RNG.integers(1000, 4096, (60, 50)).astype(np.uint16)
-    pixels = np.repeat(grey[..., None], channels, axis=-1)
-    if channels in (2, 4):
-        pixels[..., -1] = RNG.integers(0, 65536, grey.shape)  # alpha is left out, as Pillow does
-    low, high = np.percentile(grey, [0.1, 99.9])
-    expected = np.round(255 * np.clip((grey - low) / (high - low), 0, 1))
-    found = decode_image(deep_png(pixels, colour))
-    assert np.abs(found - expected).max() <= 1
-    assert len(np.unique(found)) > 200
-
-
-def test_colours_of_sixteen_bits_weigh_as_in_pillow():
-    pixels = RNG.integers(0, 65536, (40, 40, 3)).astype(np.uint16)
-    luma = pixels @ np.array([19595, 38470, 7471]) / 65536
-    low, high = np.percentile(luma, [0.1, 99.9])
-    expected = np.round(255 * np.clip((luma - low) / (high - low), 0, 1))
-    assert np.abs(decode_image(deep_png(pixels, 2)) - expected).max() <= 1
-
-
-def test_one_hot_pixel_does_not_darken_the_rest():
-    deep = RNG.integers(1000, 2000, (64, 64)).astype(np.uint16)
-    deep[3, 4] = 65535
-    grey = decode_image(packed(Image.fromarray(deep)))
-    assert np.median(grey) == pytest.approx(127, abs=6)
-
-
 def test_eight_bits_are_never_windowed():
-    flat = RNG.integers(90, 110, (20, 20)).astype(np.uint8)
-    assert np.array_equal(decode_image(packed(Image.fromarray(flat))), flat)
+    dim = GREY // 8 + 40
+    assert np.array_equal(decode_image(packed(Image.fromarray(dim))), dim)
+    lossy = decode_image(packed(Image.fromarray(dim), "JPEG", quality=100)).astype(int)
+    assert np.abs(lossy - dim).max() <= 2
 
 
 def test_sixteen_bits_are_windowed_to_eight():
@@ -105,17 +65,106 @@ def test_sixteen_bits_are_windowed_to_eight():
     assert not decode_image(packed(flat)).any()
 
 
+def test_one_hot_pixel_does_not_darken_the_rest():
+    deep = RNG.integers(300, 900, (100, 120)).astype(np.uint16)
+    deep[7, 9], deep[8, 9] = 65535, 0
+    grey = decode_image(packed(Image.fromarray(deep)))
+    assert np.abs(grey - show_percentiles(deep)).max() <= 0.51
+    assert 100 < grey.mean() < 155
+
+
+@pytest.mark.parametrize("is_interlaced", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_deep_grey_alpha_and_colour_keep_their_depth(channels, is_interlaced):
+    """12 bits of 16: by their first bytes alone there would be 16 levels."""
+    levels = RNG.integers(0, 4096, (41, 30, channels)).astype(np.uint16)
+    grey = levels[..., 0] if channels < 3 else levels[..., :3] @ [0.299, 0.587, 0.114]
+    decoded = decode_image(write_deep(levels, is_interlaced=is_interlaced))
+    assert np.abs(decoded - show_percentiles(grey)).max() <= 0.6
+    header = read_header(write_deep(levels, is_interlaced=is_interlaced))
+    assert (header.bits, header.width, header.height) == (16, 30, 41)
+
+
+def test_deep_grey_is_the_same_as_colour_and_with_alpha():
+    grey = RNG.integers(0, 65536, (40, 50)).astype(np.uint16)
+    alpha = RNG.integers(0, 65536, (40, 50)).astype(np.uint16)
+    files = [np.stack(planes, axis=2) for planes in ([grey], [grey, alpha], [grey] * 3, [grey, grey, grey, alpha])]
+    first, *others = [decode_image(write_deep(levels)) for levels in files]
+    assert all(np.array_equal(first, other) for other in others)
+
+
+def test_deep_colour_of_the_cases_is_as_its_grey(cases):
+    deep, colour, plain = (
+        decode_image((cases / "images" / f"{name}.png").read_bytes()).astype(int)
+        for name in ("12bit_grey", "12bit_rgb", "8bit")
+    )
+    assert np.abs(deep - colour).max() <= 1
+    assert np.corrcoef(deep.ravel(), plain.ravel())[0, 1] > 0.999
+
+
+TURNS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].T,
+    8: lambda a: np.rot90(a),
+    9: lambda a: a,
+}
+
+
+@pytest.mark.parametrize("number", TURNS)
+def test_exif_orientation_is_obeyed_everywhere(number):
+    exif = Image.Exif()
+    exif[0x0112] = number
+    smooth = np.asarray(Image.fromarray(GREY).resize((60, 40), Image.Resampling.BICUBIC).resize((120, 90)))
+    lossy = packed(Image.fromarray(smooth), "JPEG", exif=exif, quality=95)
+    upright = packed(Image.fromarray(smooth), "JPEG", quality=95)
+    deep = np.stack([smooth.astype(np.uint16) * 200] * 3, axis=2)
+    block = exif.tobytes()
+    behind = chunk(b"eXIf", block.removeprefix(b"Exif\0\0"))
+    pairs = [
+        (lossy, decode_image(upright)),
+        (packed(Image.fromarray(smooth), exif=exif), smooth),
+        (packed(Image.fromarray(smooth).convert("RGB"), exif=exif), smooth),
+        (write_deep(deep, behind), decode_image(write_deep(deep))),
+        (packed(Image.fromarray(smooth))[:-12] + behind + chunk(b"IEND", b""), smooth),
+    ]
+    for content, picture in pairs:
+        expected = TURNS[number](picture)
+        assert np.array_equal(decode_image(content), expected)
+        assert np.array_equal(load_image(content, 32), resize_image(np.ascontiguousarray(expected), 32))
+        header = read_header(content)
+        assert (header.height, header.width) == expected.shape
+
+
+def test_orientation_of_the_cases(cases):
+    upright = decode_image((cases / "images" / "upright.jpg").read_bytes()).astype(int)
+    for name in ("orientation6.jpg", "orientation2.png"):
+        assert np.abs(decode_image((cases / "images" / name).read_bytes()) - upright).mean() < 4
+
+
+def test_a_damaged_exif_block_says_nothing():
+    for block in (b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"\0"):
+        assert np.array_equal(decode_image(packed(Image.fromarray(GREY), exif=block)), GREY)
+        read_header(packed(Image.fromarray(GREY), "JPEG", exif=block))
+
+
 @pytest.mark.parametrize(
     ("content", "word"),
     [
         (b"", "empty"),
         (b"Image Index,Finding Labels\n", "not a PNG, JPEG or DICOM"),
         (packed(Image.fromarray(GREY))[:200], "damaged"),
+        (write_deep(np.zeros((40, 40, 3), np.uint16) + 7)[:-60], "damaged"),
         (packed(Image.new("1", (20_000, 20_000))), "limit of 80,000,000"),
         (packed(Image.new("1", (10_000, 10_000))), "more pixels than the limit"),
         (packed(Image.fromarray(GREY), "BMP"), "not a PNG, JPEG or DICOM"),
+        (b"PK\x03\x04" + bytes(100), "ZIP archive"),
     ],
-    ids=["empty", "text", "truncated", "bomb", "large", "bmp"],
+    ids=["empty", "text", "truncated", "deep truncated", "bomb", "large", "bmp", "zip"],
 )
 def test_what_is_no_image_is_refused_with_a_reason(content, word):
     with pytest.raises(InputError, match=word):
@@ -137,3 +186,78 @@ def test_any_shape_becomes_the_square(shape):
     image = packed(Image.fromarray(np.full(shape, 77, np.uint8)))
     assert (load_image(image, 224) == 77).all()
     assert load_image(image, 224).shape == (224, 224)
+
+
+def test_pictures_to_look_at_are_shrunk_and_never_grown():
+    assert shrink_image(np.full((300, 600), 9, np.uint8), 200).shape == (100, 200)
+    assert np.array_equal(shrink_image(GREY, 200), GREY)
+
+
+def test_a_gate_never_gives_more_than_it_has_and_nobody_waits_for_ever():
+    gate, lock = Gate(10), threading.Lock()
+    used, peak, done = 0, 0, []
+
+    def work(amount):
+        nonlocal used, peak
+        with gate.hold(amount):
+            with lock:
+                used += min(amount, 10)
+                peak = max(peak, used)
+            time.sleep(0.002)
+            with lock:
+                used -= min(amount, 10)
+        done.append(amount)
+
+    amounts = [1, 2, 3, 25, 4, 10, 1, 7] * 8
+    threads = [threading.Thread(target=work, args=[amount]) for amount in amounts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(done) == sorted(amounts)
+    assert 7 <= peak <= 10
+
+
+def test_a_large_one_is_not_overtaken_for_ever():
+    gate, order = Gate(10), []
+
+    def work(name, amount):
+        with gate.hold(amount):
+            order.append(name)
+
+    with gate.hold(1):
+        threads = []
+        for name, amount in (("large", 10), ("small", 1)):
+            threads.append(threading.Thread(target=work, args=(name, amount)))
+            threads[-1].start()
+            time.sleep(0.05)
+        assert order == []
+    for thread in threads:
+        thread.join(10)
+    assert order == ["large", "small"]
+
+
+def test_an_image_holds_memory_for_its_pixels_and_a_file_for_its_bytes(tmp_path):
+    colour, deep = Image.fromarray(GREY).convert("RGB"), np.zeros((20, 30, 3), np.uint16)
+    files = [
+        (packed(Image.fromarray(GREY)), 3 * GREY.size),
+        (packed(colour, "JPEG"), 5 * GREY.size),
+        (write_deep(deep), 8 * 600),
+        (make_dicom(RAMP), 3 * RAMP.size),
+    ]
+    for content, needed in files:
+        (tmp_path / "image").write_bytes(content)
+        free = DECODING._free, READING._free
+        with open_image(tmp_path / "image") as read:
+            assert read == content
+            assert (free[0] - DECODING._free, free[1] - READING._free) == (needed, len(content))
+        with pytest.raises(RuntimeError), hold_memory(content):
+            raise RuntimeError
+        assert (DECODING._free, READING._free) == free
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path):
+    with open(tmp_path / "film.mp4", "wb") as file:
+        file.truncate(10**10)
+    with pytest.raises(InputError, match="10,000 MB, more than any radiograph"), open_image(tmp_path / "film.mp4"):
+        pass

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import flask
@@ -17,12 +18,10 @@ from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.problems import make_problem
 from cxrkeras.app.report import NOTICE, write_image_report
 from cxrkeras.app.results import LARGEST_PICTURE, PNG_SIDE, FileTooLarge, describe_answer, describe_problem
-from cxrkeras.data.dicom_header import read_header_warnings
-from cxrkeras.data.images import decode_image
+from cxrkeras.data.images import decode_image, hold_memory, read_warnings, shrink_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.overlay import blend_map, paint_layer
 from cxrkeras.explain.sheet import ALL, check_label
-from cxrkeras.text import num_of
 
 api = flask.Blueprint("api", __name__)
 
@@ -49,7 +48,7 @@ def _read_uploads() -> list[FileStorage]:
     if not uploads:
         raise BadRequest("Wanted multipart/form-data with one or more parts named `file`; got none.")
     if len(uploads) > limits.files:
-        raise RequestEntityTooLarge(f"{num_of(len(uploads), 'file')}; at most {limits.files} in a request.")
+        raise RequestEntityTooLarge(f"{len(uploads)} files; at most {limits.files} in a request.")
     return uploads
 
 
@@ -60,13 +59,18 @@ def _read_upload() -> FileStorage:
     return uploads[0]
 
 
-def _decode(upload: FileStorage) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A grey image, uint8 (height, width), and what its header warns of; InputError for none or one too large."""
+@contextmanager
+def _decode(upload: FileStorage) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
+    """A grey image, uint8 (height, width), and what the file's header warns of; InputError if it cannot be read.
+
+    The image counts as memory in use until the block ends, so that only so many are decoded at once.
+    """
     limits = flask.current_app.config["LIMITS"]
     content = upload.stream.read(limits.file_bytes + 1)
     if len(content) > limits.file_bytes:
         raise FileTooLarge(f"more than the {limits.file_bytes / 2**20:g} MB that a file may have")
-    return decode_image(content, limits.pixels), read_header_warnings(content)
+    with hold_memory(content, limits.pixels):
+        yield decode_image(content, limits.pixels), read_warnings(content, limits.pixels)
 
 
 def _read_side() -> int:
@@ -77,16 +81,9 @@ def _read_side() -> int:
     return int(given)
 
 
-def _shrink(grey: np.ndarray, side: int) -> Image.Image:
-    """An image with its longest side at most `side`."""
-    picture = Image.fromarray(grey)
-    picture.thumbnail((side, side), Image.Resampling.BOX if side < 200 else Image.Resampling.LANCZOS)
-    return picture
-
-
 def _describe_picture(grey: np.ndarray, side: int) -> dict[str, str]:
     """The picture of an image as a part of its result, if it is wanted."""
-    return {"picture": _encode_url(_shrink(grey, side))} if side else {}
+    return {"picture": _encode_url(Image.fromarray(shrink_image(grey, side)))} if side else {}
 
 
 @api.post("/api/v1/predictions")
@@ -98,11 +95,10 @@ def predict():
         for upload in _read_uploads():
             result = {"name": upload.filename or ""}
             try:
-                grey, said = _decode(upload)
-                answer = predictor.answer(grey, said=said)
-                results.append(
-                    result | describe_answer(answer, predictor.facts.thresholds) | _describe_picture(grey, side)
-                )
+                with _decode(upload) as (grey, warnings):
+                    answer = predictor.answer(grey, warnings=warnings)
+                    result |= describe_answer(answer, predictor.facts.thresholds) | _describe_picture(grey, side)
+                results.append(result)
             except InputError as error:
                 results.append(result | describe_problem(error))
     return flask.jsonify({"results": results, "model": predictor.facts.run, "notice": NOTICE})
@@ -120,12 +116,14 @@ def explain():
             if wants_png and label == ALL:
                 raise InputError("a PNG shows one label: give `label`, or ask for application/json")
             side = _read_side()
-            grey, said = _decode(upload)
+            with _decode(upload) as (grey, warnings):
+                answer = predictor.answer(grey, with_maps=True, warnings=warnings)
+                if wants_png:
+                    image = shrink_image(grey, side or PNG_SIDE)
+                picture = _describe_picture(grey, side)
         except InputError as error:
             return make_problem(**describe_problem(error)["problem"])
-        answer = predictor.answer(grey, said=said, with_maps=True)
         if wants_png:
-            image = np.asarray(_shrink(grey, side or PNG_SIDE))
             blended = blend_map(image, answer.maps[labels.LABELS.index(label)])
             return flask.Response(_encode_png(Image.fromarray(blended)), content_type="image/png")
         maps = [
@@ -138,8 +136,7 @@ def explain():
             if label in (ALL, name)
         ]
         result = {"name": upload.filename or "", **describe_answer(answer, predictor.facts.thresholds), "maps": maps}
-        result |= _describe_picture(grey, side)
-    return flask.jsonify(result | {"model": predictor.facts.run, "notice": NOTICE})
+    return flask.jsonify(result | picture | {"model": predictor.facts.run, "notice": NOTICE})
 
 
 @api.post("/api/v1/reports")
@@ -149,14 +146,15 @@ def report():
     with _slot():
         upload = _read_upload()
         try:
-            grey, said = _decode(upload)
+            with _decode(upload) as (grey, warnings):
+                answer = predictor.answer(grey, with_maps=True, warnings=warnings)
+                drawn = shrink_image(grey, LARGEST_PICTURE)
         except InputError as error:
             return make_problem(**describe_problem(error)["problem"])
-        answer = predictor.answer(grey, said=said, with_maps=True)
         upload.stream.seek(0)
         digest = hashlib.file_digest(upload.stream, "sha256").hexdigest()
         return flask.Response(
-            write_image_report(upload.filename or "", digest, grey, answer, predictor.facts),
+            write_image_report(upload.filename or "", digest, drawn, answer, predictor.facts),
             headers={"Content-Disposition": "attachment; filename=report.html"},
             content_type="text/html; charset=utf-8",
         )

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrkeras.data.dicom_header import read_header_warnings
-from cxrkeras.data.images import decode_image
+from cxrkeras.data.images import decode_image, open_image, read_warnings
 from cxrkeras.errors import InputError
 
 if TYPE_CHECKING:  # a missing file should be told before TensorFlow is loaded
@@ -41,8 +40,8 @@ def answer_files(
         if not path.is_file():  # a pipe would be waited for without end
             return InputError("no such file")
         try:
-            content = path.read_bytes()
-            return predictor.answer(decode_image(content), said=read_header_warnings(content))
+            with open_image(path) as content:
+                return predictor.answer(decode_image(content), warnings=read_warnings(content))
         except InputError as error:
             return error
         except OSError as error:

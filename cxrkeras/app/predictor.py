@@ -100,8 +100,8 @@ class Predictor:
             self.answer(np.zeros((self.facts.size, self.facts.size), np.uint8), with_maps=with_maps)
         give_back_memory()
 
-    def answer(self, grey: np.ndarray, *, said: tuple[str, ...] = (), with_maps: bool = False) -> Answer:
-        """Answer for a decoded image, uint8 (height, width); `said` are warnings of its file, which come first."""
+    def answer(self, grey: np.ndarray, *, with_maps: bool = False, warnings: Sequence[str] = ()) -> Answer:
+        """Answer for a decoded image, uint8 (height, width); `warnings` of its file's header come before our own."""
         done: Future = Future()
         self._waiting.put((resize_image(grey, self.facts.size), with_maps, done))
         logits, features, maps, image = done.result()
@@ -109,7 +109,7 @@ class Predictor:
         order = np.argsort(-probs, kind="stable")
         with np.errstate(invalid="ignore"):
             found = tuple(labels.LABELS[k] for k in order if probs[k] >= self._cuts[k])
-        warnings = said + tuple(self._check.judge(image[None, ..., None], features[None].astype(np.float64))[0])
+        warnings = (*warnings, *self._check.judge(image[None, ..., None], features[None].astype(np.float64))[0])
         height, width = grey.shape
         return Answer(dict(zip(labels.LABELS, probs.tolist(), strict=True)), found, warnings, width, height, maps)
 

@@ -35,7 +35,7 @@ def list_warnings(answer: Answer, facts: Facts) -> list[str]:
 def write_image_report(name: str, digest: str, grey: np.ndarray, answer: Answer, facts: Facts) -> str:
     """One HTML page about one image, that opens without a network.
 
-    digest: of the file; grey: the decoded image, uint8 (height, width); the answer has its maps.
+    digest: of the file; grey: the decoded image or a smaller one, uint8 (h, w); the answer has its size and maps.
     """
     seen = [label for label in labels.LABELS if label not in facts.unseen]
     top = sorted(seen, key=answer.probs.get, reverse=True)[:NUM_TOP]

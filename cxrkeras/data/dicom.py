@@ -1,65 +1,111 @@
-"""DICOM radiographs: their pixels, and nothing else that such a file knows of a person."""
+"""DICOM radiographs: their pixels as a viewer shows them, and what their header says against a frontal chest."""
 
-import io
+import re
+from typing import Any
 
 import numpy as np
 
-from cxrkeras.data.dicom_header import GREY, check_deflated, is_deflated, load_pydicom, read_facts
-from cxrkeras.data.dicom_pixels import is_compressed, read_patterns, to_grey
-from cxrkeras.data.dicom_tables import read_grading
-from cxrkeras.data.limits import DECODING, check_size
+from cxrkeras.data.dicom_header import CANNOT, DicomFile, is_dicom, parse_dicom
+from cxrkeras.data.dicom_pixels import apply_palette, blend_colour, decode_frame, read_native
+from cxrkeras.data.dicom_window import Depth, render_grey
+from cxrkeras.data.limits import MAX_PIXELS
 from cxrkeras.errors import InputError
 
-LONGEST = 2**20  # bytes of an element that is read at once; tables have up to 128 KB
-_DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
+__all__ = ["decode_dicom", "is_dicom", "read_dicom_header", "read_dicom_warnings"]
+
+_LATERAL = re.compile(r"\b(LL|RL|LLAT|RLAT|LAT|LATERAL\w*)\b")
+_SPECIAL = re.compile(r"\b(RLD|LLD|RLO|LLO|RAO|LAO|RPO|LPO|ML|MLO|LM|LMO|CC|OBL\w*|DECUB\w*|AXIAL|TANGENTIAL)\b")
+_CHEST = re.compile(r"CHEST|THORAX|TORAX|LUNG|\bRIB")
+_UNSAID = ("", "UNKNOWN", "UNSPECIFIED", "OTHER", "NONE")
+# OT, other, is what programs write that make DICOM files of pictures; DR and XR are used, though not defined.
+_RADIOGRAPHY = ("", "CR", "DR", "DX", "RG", "XR", "OT")
+
+
+def read_dicom_header(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, int, int, int, int]:
+    """Mode (as Pillow names it), stored bits, width, height and density, as `images.Header` has them, of a DICOM image.
+
+    Raises InputError.
+    """
+    file = parse_dicom(content, max_pixels)
+    density = 16 if file.is_compressed else 3  # JPEG 2000 is decoded in words of 32 bits, and copied
+    return "L" if file.samples == 1 else "RGB", file.depth.stored, file.width, file.height, density
 
 
 def decode_dicom(content: bytes, max_pixels: int) -> np.ndarray:
     """Decode the one frame of a DICOM file to grey; uint8 (height, width), bright where little passed the body.
 
-    Modality LUT or rescale, then VOI LUT or window, then MONOCHROME1 turned round, as PS3.3 C.11 says; padding is
-    black. Without table or window the percentiles 0.1 and 99.9 of what is not padding are the window, but values of 8
-    bits without a rescale are shown as they are stored, as those of an 8-bit PNG. Colour becomes grey as in Pillow's
-    `convert("L")`. Pixels and frames are counted from the header before anything is decoded. Raises InputError; its
-    text never quotes the file.
+    Stored values are shown as `render_grey` says, colour and palettes become grey. Pixels and frames are counted from
+    the header before anything is decoded. Raises InputError; its text never quotes the file.
     """
-    dataset = _read_dataset(content, max_pixels)
+    file = parse_dicom(content, max_pixels)
     try:
-        facts = read_facts(dataset)
-        check_size(facts["Columns"], facts["Rows"], max_pixels // facts["SamplesPerPixel"])
-        with DECODING.hold(facts["Columns"] * facts["Rows"] * facts["SamplesPerPixel"]):
-            patterns = read_patterns(dataset, facts, content)
-            if facts["PhotometricInterpretation"] in GREY:
-                return read_grading(dataset, facts).apply(patterns)
-            return to_grey(dataset, facts, patterns)
+        grey = _decode_compressed(file) if file.is_compressed else _decode_native(file)
     except InputError:
         raise
-    except Exception:  # whatever a damaged file leads pydicom into
-        raise InputError("the pixels of this DICOM file cannot be decoded: damaged, or of an unusual kind") from None
-
-
-def _read_dataset(content: bytes, max_pixels: int):
-    pydicom = load_pydicom()
-    check_deflated(content, max_pixels)
-    try:
-        # Uncompressed pixels are left where they are, which saves a copy of them.
-        defer = None if is_deflated(content) else LONGEST
-        dataset = pydicom.dcmread(io.BytesIO(content), force=True, defer_size=defer)
-        if is_compressed(dataset):
-            dataset = pydicom.dcmread(io.BytesIO(content), force=True)
-        kind = getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID") or dataset.get("SOPClassUID")
-        is_directory = kind == _DIRECTORY or "DirectoryRecordSequence" in dataset
-        is_document = "EncapsulatedDocument" in dataset
-        is_float = "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset
-        has_pixels = "PixelData" in dataset
     except Exception:  # pydicom raises whatever a damaged file leads it into
-        raise InputError("damaged DICOM file: its header cannot be read") from None
-    if is_directory:
-        raise InputError("a DICOMDIR, which is an index of files and not an image: give the files that it lists")
-    if is_document:
-        raise InputError("DICOM file without an image: it holds a document, as a PDF")
-    if is_float:
-        raise InputError("DICOM image of floating-point pixels, as parametric maps have: not a radiograph")
-    if not has_pixels:
-        raise InputError("DICOM file without an image: a report, a plan, a presentation state or a waveform")
-    return dataset
+        raise InputError(f"{CANNOT}: damaged, or of an unusual kind") from None
+    return grey.reshape(file.height, file.width)
+
+
+def read_dicom_warnings(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, ...]:
+    """What five elements of the header say against a frontal chest radiograph, in fixed words. Raises InputError."""
+    dataset = parse_dicom(content, max_pixels).dataset
+    view, part, modality, image_type, intent = (
+        _read_words(dataset, name)
+        for name in ("ViewPosition", "BodyPartExamined", "Modality", "ImageType", "PresentationIntentType")
+    )
+    is_special = _SPECIAL.search(view)
+    sentences = {
+        "its header says that it is a lateral view": _LATERAL.search(view) and not is_special,
+        "its header says that it is an oblique, decubitus or other special view": is_special,
+        "its header names a body part other than the chest": part not in _UNSAID and not _CHEST.search(part),
+        "its header names a modality other than radiography": modality not in _RADIOGRAPHY,
+        "its header says that it is a localizer": "LOCALIZER" in image_type.split(),
+        "its header says that it is for processing, not for presentation": intent == "FOR PROCESSING",
+    }
+    return tuple(sentence for sentence, is_so in sentences.items() if is_so)
+
+
+def _read_words(dataset: Any, name: str) -> str:
+    """The words of all values of an element, in capitals with single blanks between them."""
+    try:
+        value = dataset.get(name) or ""
+    except Exception:  # pydicom raises whatever a damaged value leads it into
+        return ""
+    text = value if isinstance(value, str) else " ".join(map(str, value))
+    return " ".join(re.findall(r"[^\W_]+", text.upper()))
+
+
+def _decode_native(file: DicomFile) -> np.ndarray:
+    """Grey of pixels that are not compressed; uint8 (height * width,)."""
+    num, pixels = file.width * file.height, file.pixels
+    is_swapped = pixels.is_word and not pixels.is_little
+
+    def read(count: int) -> np.ndarray:
+        return read_native(file.native, count, file.allocated, is_little=pixels.is_little, is_swapped=is_swapped)
+
+    if file.samples == 1:
+        return _show(file, read(num))
+    is_full = len(file.native) >= 3 * num * file.allocated // 8
+    if file.kind == "YBR_FULL_422" and not is_full:  # two values of Y, one of each colour, for two pixels
+        return blend_colour(read(2 * num).reshape(-1, 4)[:, :2].reshape(-1, 1), file.depth, is_rgb=False)
+    words = read(3 * num)
+    samples = words.reshape(3, num).T if file.dataset.get("PlanarConfiguration") == 1 else words.reshape(num, 3)
+    return blend_colour(samples, file.depth, is_rgb=file.kind == "RGB")
+
+
+def _decode_compressed(file: DicomFile) -> np.ndarray:
+    """Grey of compressed pixels; uint8 (height * width,)."""
+    words, is_rgb = decode_frame(file)
+    bits = 8 * words.itemsize
+    depth = Depth(bits, min(file.depth.stored, bits), min(file.depth.stored, bits) - 1, file.depth.is_signed)
+    if words.ndim == 3:
+        return blend_colour(words.reshape(-1, 3), depth, is_rgb=is_rgb)
+    return _show(file, words.reshape(-1), depth)
+
+
+def _show(file: DicomFile, words: np.ndarray, depth: Depth | None = None) -> np.ndarray:
+    depth = depth or file.depth
+    if file.kind == "PALETTE COLOR":
+        return apply_palette(words, depth, file.dataset)
+    return render_grey(words, depth, file.dataset, is_inverted=file.kind == "MONOCHROME1")

@@ -1,153 +1,230 @@
-"""The header of a DICOM file: how its pixels are stored, and what it warns of."""
+"""The header of a DICOM file: what its pixels need, five words about the view, and nothing else of a person."""
 
-import functools
 import io
-import warnings
 import zlib
-from collections.abc import MutableSequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from cxrkeras.data.limits import MAX_PIXELS
+import numpy as np
+
+from cxrkeras.data.dicom_window import Depth, read_number
+from cxrkeras.data.limits import check_size
+from cxrkeras.data.quiet import ignore_decoders
 from cxrkeras.errors import InputError
-from cxrkeras.text import num_of
 
-_VRS = set(
-    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+CANNOT = "the pixels of this DICOM file cannot be decoded"
+GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_NUMBERS = ("SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
+_KIND = "PhotometricInterpretation"
+# All that is read of a header.
+WANTED = (
+    *_NUMBERS,
+    _KIND,
+    "HighBit",
+    "NumberOfFrames",
+    "PlanarConfiguration",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    *(f"{name}PaletteColorLookupTable{part}" for name in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
+    "ModalityLUTSequence",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "VOILUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "SOPClassUID",
+    "Modality",
+    "ViewPosition",
+    "BodyPartExamined",
+    "ImageType",
+    "PresentationIntentType",
 )
-_DEFLATED = b"1.2.840.10008.1.2.1.99"  # transfer syntax of files that are packed as a whole
-GREY = ("MONOCHROME1", "MONOCHROME2")
-PALETTE = "PALETTE COLOR"
-_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "YBR_PARTIAL_420", "YBR_PARTIAL_422")
-_REQUIRED = (
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "PixelRepresentation",
-)
-_ALLOCATED = (8, 16, 32)
-# Other names of a chest in BodyPartExamined, or of parts of one.
-_CHEST = ("CHEST", "THORA", "TORAX", "LUNG", "RIB", "HEART", "STERNUM", "MEDIASTIN", "PULM")
-_RADIOGRAPHS = ("", "DX", "CR", "RG", "XR", "OT")  # modalities; OT says nothing
-_LATERAL = ("LL", "RL", "L", "LAT", "LATERAL", "LLAT", "RLAT", "LEFT LATERAL", "RIGHT LATERAL", "ML", "LM")
-_OBLIQUE = ("LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "OBLIQUE", "LEFT OBLIQUE", "RIGHT OBLIQUE")
-IS_LATERAL = "its header says that it is a lateral view"
-IS_OBLIQUE = "its header says that it is an oblique view"
-IS_OTHER_PART = "its header names another part of the body than the chest"
-IS_OTHER_MODALITY = "its header says that it is not a radiograph"
-IS_LOCALIZER = "its header says that it is a localizer"
-IS_FOR_PROCESSING = "its header says that it is meant for processing, not for presentation"
+# What files without pixels are, by how their SOP class begins.
+_CLASSES = {
+    "1.2.840.10008.1.3.10.": "a DICOMDIR, the table of contents of a disc, not an image: give the files that it lists",
+    "1.2.840.10008.5.1.4.1.1.104.": "a document packed into DICOM, such as a PDF, not an image",
+    "1.2.840.10008.5.1.4.1.1.11.": "a DICOM presentation state, which says how to show an image of another file",
+    "1.2.840.10008.5.1.4.1.1.88.": "a DICOM structured report, not an image",
+    "1.2.840.10008.5.1.4.1.1.9.": "a DICOM waveform, not an image",
+    "1.2.840.10008.5.1.4.1.1.481.": "a DICOM object of radiotherapy, not an image",
+}
+_LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")  # 4-byte lengths
+_SHORT = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+_VRS = (*_LONG, *_SHORT)
+_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")  # that a file without a preamble begins with
+_MEDIA_CLASS, _SYNTAX = 0x0002, 0x0010  # elements of the file meta information, group 2
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_UNDEFINED = 0xFFFFFFFF  # length
+_PIXEL_GROUP, _WHOLE, _FLOAT = 0x7FE0, 0x0010, (0x0008, 0x0009)
+_PIXELS = [_PIXEL_GROUP << 16 | element for element in (_WHOLE, *_FLOAT)]
+_ITEM = b"\xfe\xff\x00\xe0"
 
 
-@functools.cache
-def load_pydicom():
-    """pydicom, told once for the whole process not to check values nor to warn, as its warnings quote the file."""
-    import pydicom
+@dataclass(frozen=True)
+class Pixels:
+    """Where the pixels of a file stand: their element, the place and length of their bytes, and the order of these."""
 
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    warnings.filterwarnings("ignore", module=r"pydicom\b")
-    return pydicom
+    element: int
+    start: int
+    length: int
+    is_little: bool
+    is_word: bool  # bytes stand in words of two
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """A file whose header was read and checked. content: the file, unpacked if it was deflated; at: its data set."""
+
+    content: bytes
+    at: int
+    dataset: Any
+    syntax: str  # UID, empty where the file does not say
+    pixels: Pixels
+    kind: str
+    samples: int
+    width: int
+    height: int
+    allocated: int
+    depth: Depth
+
+    @property
+    def native(self) -> memoryview:
+        """The bytes of pixels that are not compressed."""
+        return memoryview(self.content)[self.pixels.start : self.pixels.start + self.pixels.length]
+
+    @property
+    def is_compressed(self) -> bool:
+        """Pixels of no said length are compressed, and those in items; the transfer syntax may be a former one."""
+        return self.pixels.length == _UNDEFINED or self.native[:4] == _ITEM
 
 
 def is_dicom(content: bytes) -> bool:
     """Whether the bytes are a DICOM file, by content: with its preamble, or beginning with an element of its header."""
-    if content[128:132] == b"DICM":
+    if b"DICM" in (content[128:132], content[:4]):
         return True
-    group, kind, length = content[:2], content[4:6], int.from_bytes(content[4:8], "little")
-    if group in (b"\x00\x02", b"\x00\x08"):  # big endian always names the kind of a value
-        return kind in _VRS
-    is_implicit = 8 + length <= len(content) and content[3:4] < b"\x20"
-    return group in (b"\x02\x00", b"\x08\x00") and (kind in _VRS or is_implicit)
+    if content[:2] not in _GROUPS or len(content) < 8:
+        return False
+    # Without a VR there are little-endian files alone, and a length in its place.
+    length = int.from_bytes(content[4:8], "little")
+    is_implicit = content[1] == 0 and (length == _UNDEFINED or (length % 2 == 0 and length <= len(content) - 8))
+    return content[4:6] in _VRS or is_implicit
 
 
-def is_deflated(content: bytes) -> bool:
-    """Whether a file is packed as a whole."""
-    return _DEFLATED in content[:1024]
+def parse_dicom(content: bytes, max_pixels: int) -> DicomFile:
+    """Read the header of a file and check all of it that the pixels depend on. Raises InputError."""
+    content, at, meta = _unpack(content[4:] if content[:4] == b"DICM" else content, max_pixels)
+    try:
+        dataset, end = read_elements(content, at, WANTED, stops=True)
+        sop_class = str(dataset.get("SOPClassUID") or meta.get(_MEDIA_CLASS, ""))
+        numbers = {name: read_number(dataset, name) for name in (*_NUMBERS, "HighBit", "NumberOfFrames")}
+        kind = str(dataset.get(_KIND) or "").strip().upper()
+    except Exception:  # pydicom raises whatever a damaged file leads it into
+        raise InputError("damaged DICOM file: its header cannot be read") from None
+    pixels = _find_pixels(content, end)
+    if pixels is None:
+        what = (text for start, text in _CLASSES.items() if f"{sop_class}.".startswith(start))
+        raise InputError(next(what, "DICOM file without an image: a report, a plan or a waveform"))
+    if pixels.element != _WHOLE:
+        raise InputError("DICOM file whose pixels are floating-point numbers; radiographs have whole ones")
+    if lacking := [name for name in _NUMBERS if numbers[name] is None] + [_KIND] * (not kind):
+        raise InputError(f"DICOM file without {', '.join(lacking)}: what its pixels mean is not known")
+    if not all(np.isfinite(value) for value in numbers.values() if value is not None):
+        raise InputError("damaged DICOM file: its header cannot be read")
+    samples, rows, columns, allocated, stored, sign = (int(numbers[name]) for name in _NUMBERS)
+    frames, high = (numbers[name] for name in ("NumberOfFrames", "HighBit"))
+    _check_image(samples, rows, columns, int(frames or 1), kind)
+    if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated or sign not in (0, 1):
+        raise InputError(f"{CANNOT}: wanted BitsAllocated 1, 8, 16, 32, no more BitsStored, PixelRepresentation 0, 1")
+    check_size(columns, rows, max_pixels // samples)
+    depth = Depth(
+        allocated=max(allocated, 8),  # single bits are unpacked to bytes
+        stored=stored,
+        high=int(high) if high is not None and stored <= high + 1 <= allocated else stored - 1,
+        is_signed=sign == 1,
+    )
+    return DicomFile(
+        content, at, dataset, meta.get(_SYNTAX, ""), pixels, kind, samples, columns, rows, allocated, depth
+    )
 
 
-def check_deflated(content: bytes, max_pixels: int) -> None:
-    """InputError for a file that is deflated as a whole and unpacks to more than any radiograph needs."""
-    if not is_deflated(content):
-        return
-    start = 144 + int.from_bytes(content[140:144], "little")
+def read_elements(content: bytes, at: int, names: tuple[str, ...], *, stops: bool) -> tuple[Any, int]:
+    """Elements of the data set that begins there, and where reading ended, with `stops` before the pixels.
+
+    How they are encoded is seen from the first one, whatever the file meta information says, if there is any.
+    """
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.filereader import read_dataset
+    from pydicom.tag import Tag
+
+    _read_as_it_stands()
+    ignore_decoders()
+    stream = io.BytesIO(content)
+    stream.seek(at)
+    dataset = read_dataset(
+        stream,
+        is_implicit_VR=content[at + 4 : at + 6] not in _VRS,
+        is_little_endian=content[at : at + 2] not in _GROUPS[2:],
+        stop_when=(lambda tag, vr, length: tag in _PIXELS) if stops else None,
+        specific_tags=[Tag(tag_for_keyword(name)) for name in names],
+    )
+    return dataset, stream.tell()
+
+
+@cache
+def _read_as_it_stands() -> None:
+    """Let pydicom take values as they stand, in the whole process: what an image does not need may be wrong."""
+    from pydicom import config
+
+    config.settings.reading_validation_mode = config.IGNORE
+
+
+def _check_image(samples: int, rows: int, columns: int, frames: int, kind: str) -> None:
+    if rows <= 0 or columns <= 0:
+        raise InputError("DICOM file without an image: it has no rows or no columns")
+    if frames != 1:
+        raise InputError(f"DICOM file with {frames:,} frames; a radiograph has one")
+    if samples not in (1, 3):
+        raise InputError(f"DICOM image of {samples:,} values per pixel; wanted 1, or 3 for colour")
+    if kind not in (GREY if samples == 1 else COLOUR):
+        wanted = GREY if samples == 1 else COLOUR
+        raise InputError(f"{CANNOT}: with {samples} per pixel wanted the {_KIND} {', '.join(wanted)}; got another one")
+
+
+def _unpack(content: bytes, max_pixels: int) -> tuple[bytes, int, dict[int, str]]:
+    """Content, where its data set begins, and the UIDs of its file meta information by element.
+
+    A file that is deflated as a whole is unpacked here, where it is known how much that may become.
+    """
+    at, meta = 132 if content[128:132] == b"DICM" else 0, {}
+    while content[at : at + 2] == _GROUPS[0]:  # explicit, little endian; or implicit by mistake
+        element, vr = int.from_bytes(content[at + 2 : at + 4], "little"), content[at + 4 : at + 6]
+        head, size = (12, 4) if vr in _LONG else (8, 2) if vr in _SHORT else (8, 4)
+        start = at + head
+        at = start + int.from_bytes(content[start - size : start], "little")
+        meta[element] = content[start : min(at, start + 64)].rstrip(b"\x00 ").decode("latin-1")
+    if meta.get(_SYNTAX) != _DEFLATED:
+        return content, at, meta
     unpack = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        unpack.decompress(content[start:], 2 * max_pixels + 2**20)
+        unpacked = unpack.decompress(memoryview(content)[at:], 2 * max_pixels + 2**20)
     except zlib.error:
         raise InputError("damaged DICOM file: it cannot be unpacked") from None
     if unpack.unconsumed_tail:
         raise InputError(f"DICOM file that unpacks to more than {max_pixels:,} pixels of two bytes")
+    return unpacked, 0, meta
 
 
-def read_facts(dataset) -> dict:
-    """The elements that say how the pixels are stored, checked; InputError that names what is missing or odd."""
-    missing = [name for name in _REQUIRED if dataset.get(name) in (None, "")]
-    if missing:
-        raise InputError(f"damaged DICOM file: its header lacks {', '.join(missing)}")
-    numbers = [name for name in _REQUIRED if name != "PhotometricInterpretation"]
-    try:
-        facts = {name: int(find_first(dataset[name].value)) for name in numbers}
-        facts["HighBit"] = int(find_first(dataset.get("HighBit", facts["BitsStored"] - 1)))
-        frames = int(find_first(dataset.get("NumberOfFrames") or 1))
-    except (TypeError, ValueError):
-        raise InputError("damaged DICOM file: its sizes are not numbers") from None
-    facts["PhotometricInterpretation"] = kind = str(dataset.PhotometricInterpretation).strip().upper()
-    samples, allocated, stored = facts["SamplesPerPixel"], facts["BitsAllocated"], facts["BitsStored"]
-    if facts["Rows"] <= 0 or facts["Columns"] <= 0:
-        raise InputError("DICOM file without an image: it has no rows or no columns")
-    if frames != 1:
-        raise InputError(f"DICOM file with {num_of(frames, 'frame')}; a radiograph has one")
-    if samples not in (1, 3):
-        raise InputError(f"DICOM image of {samples:,} values a pixel; wanted 1, or 3 for colour")
-    kinds = (*GREY, PALETTE) if samples == 1 else _COLOUR
-    if kind not in kinds:
-        raise InputError(
-            f"DICOM image of an unknown PhotometricInterpretation for {samples} values a pixel; wanted "
-            f"{', '.join(kinds)}"
-        )
-    if allocated not in _ALLOCATED or not 1 <= stored <= allocated:
-        raise InputError(f"DICOM image with {stored} bits stored in {allocated}; wanted up to 8, 16 or 32 in as many")
-    if facts["PixelRepresentation"] not in (0, 1) or not stored - 1 <= facts["HighBit"] < allocated:
-        raise InputError("damaged DICOM file: its PixelRepresentation or HighBit is none that there is")
-    return facts
-
-
-def read_header_warnings(content: bytes) -> tuple[str, ...]:
-    """What the header of a DICOM file warns of, in fixed sentences; empty for other files and for a usual chest.
-
-    Five elements are looked at (ViewPosition, BodyPartExamined, Modality, ImageType, PresentationIntentType), and no
-    value is quoted.
-    """
-    if not is_dicom(content):
-        return ()
-    names = ("ViewPosition", "BodyPartExamined", "Modality", "ImageType", "PresentationIntentType")
-    try:
-        check_deflated(content, MAX_PIXELS)
-        dataset = load_pydicom().dcmread(
-            io.BytesIO(content), force=True, stop_before_pixels=True, specific_tags=list(names)
-        )
-        words = {name: [text.strip().upper() for text in _list_texts(dataset.get(name))] for name in names}
-    except Exception:  # the file was decoded, so that its header is read as far as it goes
-        return ()
-    view, part, modality = (" ".join(words[name]) for name in names[:3])
-    checks = {
-        IS_LATERAL: view in _LATERAL,
-        IS_OBLIQUE: view in _OBLIQUE,
-        IS_OTHER_PART: part != "" and not any(name in part for name in _CHEST),
-        IS_OTHER_MODALITY: modality not in _RADIOGRAPHS,
-        IS_LOCALIZER: "LOCALIZER" in words["ImageType"],
-        IS_FOR_PROCESSING: "FOR PROCESSING" in words["PresentationIntentType"],
-    }
-    return tuple(sentence for sentence, is_so in checks.items() if is_so)
-
-
-def find_first(value: object) -> object:
-    """The first of several values, or the value itself."""
-    return value[0] if isinstance(value, MutableSequence) and len(value) else value
-
-
-def _list_texts(value: object) -> list[str]:
-    if value is None:
-        return []
-    return [str(each) for each in value] if isinstance(value, MutableSequence) else [str(value)]
+def _find_pixels(content: bytes, at: int) -> Pixels | None:
+    """The pixels whose element begins there; None if there are none."""
+    is_little = content[at : at + 2] == _PIXEL_GROUP.to_bytes(2, "little")
+    if not is_little and content[at : at + 2] != _PIXEL_GROUP.to_bytes(2, "big"):
+        return None
+    order, vr = "little" if is_little else "big", content[at + 4 : at + 6]
+    start = at + (12 if vr in _LONG else 8)
+    element, length = (int.from_bytes(part, order) for part in (content[at + 2 : at + 4], content[start - 4 : start]))
+    return Pixels(element, start, length, is_little, vr == b"OW") if element in (_WHOLE, *_FLOAT) else None

@@ -1,137 +1,139 @@
-"""The stored values of a DICOM image, and colour turned to grey."""
+"""The stored words of a DICOM image: straight from the file where they are not compressed, else by a decoder."""
 
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from cxrkeras.data.dicom_grey import Lookup
-from cxrkeras.data.dicom_header import PALETTE, find_first, load_pydicom
-from cxrkeras.data.dicom_tables import read_entries
+from cxrkeras.data.depth import GREY_WEIGHTS, look_up, round_grey, split_strips
+from cxrkeras.data.dicom_header import CANNOT, WANTED, DicomFile, read_elements
+from cxrkeras.data.dicom_window import Depth, read_table
 from cxrkeras.errors import InputError
 
-_LUMA = np.array([19595, 38470, 7471], np.float64) / 65536  # of red, green and blue, as Pillow's convert("L") has them
-PIXEL_DATA = 0x7FE00010
-GDCM, LIBJPEG = 'pip install "cxrkeras[dicom]"', "pip install pylibjpeg-libjpeg, which is under the GPL"
+# Of JPEG and JPEG-LS: start of frame, but neither tables nor extensions.
+_FRAMES = (*(marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)), 0xF7)
+_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 
 
-def read_patterns(dataset, facts: dict, content: bytes) -> np.ndarray:
-    """The bits of each pixel: (height, width) or (height, width, 3), unsigned of 8, 16 or 32 bits in native byte order.
+def read_native(content: memoryview, count: int, bits: int, *, is_little: bool, is_swapped: bool) -> np.ndarray:
+    """The first `count` words of uncompressed pixels, unsigned (count,), without a copy where they have whole bytes.
 
-    content: the file, for pixels that were left in it when the header was read.
+    bits: allocated for each, 1, 8, 16 or 32; is_swapped: bytes stand in big-endian words. Raises InputError.
     """
-    if is_compressed(dataset):
-        levels = _decompress(dataset, facts, dataset.file_meta.TransferSyntaxUID)
-        return np.ascontiguousarray(levels).view(f"u{levels.itemsize}")
-    return _read_raw(dataset, facts, content)
+    needed = -(-count * bits // 8)
+    if len(content) < needed:
+        raise InputError(f"{CANNOT}: damaged, the file ends before its pixels do")
+    if bits == 1:
+        return np.unpackbits(np.frombuffer(content, np.uint8, needed), bitorder="little")[:count]
+    if bits == 8 and is_swapped:
+        whole = np.frombuffer(content, ">u2", len(content) // 2).astype("<u2").view(np.uint8)
+        return np.append(whole, np.frombuffer(content, np.uint8)[whole.size :])[:count]
+    return np.frombuffer(content, f"{'<' if is_little else '>'}u{bits // 8}", count)
 
 
-def _read_raw(dataset, facts: dict, content: bytes) -> np.ndarray:
-    element = dataset.get_item(PIXEL_DATA, keep_deferred=True)
-    if getattr(element, "is_undefined_length", False):
-        raise InputError("the pixels of this DICOM file are compressed and its header does not say how")
-    if element.value is None:
-        content = memoryview(content)[element.value_tell : element.value_tell + element.length]
-    else:
-        content = element.value
-    allocated, samples = facts["BitsAllocated"], facts["SamplesPerPixel"]
-    height, width = facts["Rows"], facts["Columns"]
-    is_halved = facts["PhotometricInterpretation"] == "YBR_FULL_422"  # one pair of colours for two pixels
-    count = height * width * (2 if is_halved else samples)
-    is_little = dataset.original_encoding[1] is not False
-    if len(content) < count * allocated // 8:
-        raise InputError(
-            "the pixels of this DICOM file cannot be decoded: damaged, or of an unusual kind, with fewer bytes than "
-            "their number needs"
-        )
-    values = np.frombuffer(content, f"{'<' if is_little else '>'}u{allocated // 8}", count)
-    if allocated == 8 and not is_little and element.VR == "OW":  # bytes were swapped in pairs
-        values = np.frombuffer(content, "u2", len(content) // 2).byteswap().view("u1")[:count]
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    if is_halved:
-        pairs = values.reshape(height, width // 2, 4)
-        whole = np.empty((height, width, 3), values.dtype)
-        whole[:, 0::2, 0], whole[:, 1::2, 0] = pairs[..., 0], pairs[..., 1]
-        whole[..., 1], whole[..., 2] = (np.repeat(pairs[..., k], 2, axis=1) for k in (2, 3))
-        return whole
-    if samples == 1:
-        return values.reshape(height, width)
-    if int(find_first(dataset.get("PlanarConfiguration") or 0)) == 1:
-        return values.reshape(samples, height, width).transpose(1, 2, 0)
-    return values.reshape(height, width, samples)
+def decode_frame(file: DicomFile) -> tuple[np.ndarray, bool]:
+    """Decode a compressed frame; its words, unsigned (height, width[, 3]), and whether colour is RGB.
 
-
-def _decompress(dataset, facts: dict, syntax) -> np.ndarray:
-    _check_frame(dataset, facts["Columns"], facts["Rows"])
-    pydicom = load_pydicom()
-    try:
-        decoder = pydicom.pixels.get_decoder(syntax)
-    except (NotImplementedError, ValueError):
-        raise InputError(
-            f"the pixels of this DICOM file are compressed in a way ({syntax.name}) that is not read"
-        ) from None
-    # GDCM, as pydicom calls it, and Pillow read JPEG Extended of 8 bits alone.
-    is_deep = syntax == pydicom.uid.JPEGExtended12Bit and facts["BitsStored"] > 8
-    advice = LIBJPEG if is_deep else f"{GDCM}, or {LIBJPEG}"
-    needed = (
-        f"the pixels of this DICOM file cannot be decoded: they are compressed in a way ({syntax.name}) that needs "
-        f"another decoder: {advice}"
-    )
-    if not decoder.is_available:
-        raise InputError(needed)
-    try:
-        levels = pydicom.pixels.pixel_array(dataset)
-    except Exception:
-        if is_deep and decoder.missing_dependencies:
-            raise InputError(needed) from None
-        raise InputError(
-            "the pixels of this DICOM file cannot be decoded: damaged, or compressed otherwise than its header says"
-        ) from None
-    return levels.astype(levels.dtype.newbyteorder("="), copy=False)
-
-
-def _check_frame(dataset, width: int, height: int) -> None:
-    """InputError where the compressed image inside is of another size than the header says."""
+    Raises InputError, which names a decoder only where one is missing.
+    """
     from pydicom.encaps import get_frame
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import UID
 
+    syntax = UID(file.syntax)
+    if not syntax.is_transfer_syntax or not syntax.is_compressed:
+        raise InputError(f"{CANNOT}: they are compressed, and the file does not say how")
     try:
-        with Image.open(io.BytesIO(get_frame(dataset.PixelData, 0, number_of_frames=1))) as inside:
-            size = inside.size
-    except Exception:  # a kind that Pillow does not know
-        return
-    if size != (width, height):
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise InputError(f"{CANNOT}: there is no decoder for their compression ({syntax.name})") from None
+    try:
+        dataset, _ = read_elements(file.content, file.at, (*WANTED, "PixelData"), stops=False)
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    except Exception:  # pydicom raises whatever a damaged file leads it into
+        raise InputError(f"{CANNOT}: damaged, no compressed image is in it") from None
+    size, bits = _read_frame(frame)
+    if size and size != (file.width, file.height):
         raise InputError(
-            f"damaged DICOM file: its header says {width} x {height}, the image in it {size[0]} x {size[1]}"
+            f"damaged DICOM file: its header says {file.width} x {file.height}, the image in it {size[0]} x {size[1]}"
         )
+    is_deep_extended = syntax == _JPEG_EXTENDED and bits > 8
+    plugins = set(decoder.available_plugins) - ({"pillow"} if is_deep_extended else set())  # Pillow's JPEG has 8 bits
+    if not plugins:
+        raise InputError(
+            f"{CANNOT}: no decoder for their compression ({syntax.name}) is installed. Install one with pip install "
+            '"cxrkeras[dicom]" (python-gdcm), or with pip install pylibjpeg-libjpeg, whose licence is the GPL'
+        )
+    try:
+        if is_deep_extended and "gdcm" in plugins:
+            return _decode_with_gdcm(frame, file), False
+        levels, facts = decoder.as_array(dataset)
+        if levels.shape[:2] != (file.height, file.width):
+            raise ValueError("another size")
+    except Exception:  # decoders raise whatever a damaged file leads them into
+        raise InputError(f"{CANNOT}: the compressed image in it ({syntax.name}) is damaged") from None
+    return levels.view(f"u{levels.itemsize}"), facts["photometric_interpretation"] == "RGB"
 
 
-def to_grey(dataset, facts: dict, levels: np.ndarray) -> np.ndarray:
-    """Grey of a colour image or one with a palette, uint8 (height, width)."""
-    kind, bits = facts["PhotometricInterpretation"], facts["BitsStored"]
-    shift = 0 if is_compressed(dataset) else facts["HighBit"] + 1 - bits
-    if shift or bits < 8 * levels.itemsize:
-        levels = (levels >> shift) & np.array((1 << bits) - 1, levels.dtype)
-    if kind == PALETTE:
-        channels = []
-        for colour in ("Red", "Green", "Blue"):
-            count, first, depth = map(int, dataset.get(f"{colour}PaletteColorLookupTableDescriptor"))
-            data = dataset.get(f"{colour}PaletteColorLookupTableData")
-            entries = read_entries(data, count % 65536 or 65536, depth)
-            top = 255 if depth <= 8 or entries.max() <= 255 else 65535
-            channels.append(255 * Lookup(entries, first).apply(np.arange(1 << min(bits, 16))) / top)
-        table = np.floor(np.stack(channels, axis=1) @ _LUMA + 0.5).astype(np.uint8)
-        return table[levels]
-    if bits == 8:
-        if kind == "YBR_FULL_422" or (kind == "YBR_FULL" and not is_compressed(dataset)):
-            return np.asarray(Image.fromarray(np.ascontiguousarray(levels), "YCbCr").convert("RGB").convert("L"))
-        return np.asarray(Image.fromarray(np.ascontiguousarray(levels)).convert("L"))
-    if kind.startswith("YBR") and not is_compressed(dataset):
-        luma = levels[..., 0].astype(np.float64)
-    else:
-        luma = levels.astype(np.float64) @ _LUMA
-    return np.floor(luma * (255 / ((1 << bits) - 1)) + 0.5).astype(np.uint8)
+def _decode_with_gdcm(frame: bytes, file: DicomFile) -> np.ndarray:
+    """Decode JPEG Extended of 12 bits; uint16 (height, width). GDCM reads it, but pydicom does not ask it to."""
+    import gdcm
+
+    fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
+    fragment.SetByteStringValue(frame)
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((file.width, file.height, 1))
+    image.SetDataElement(element)
+    grey = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(grey))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(_JPEG_EXTENDED)))
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, 12, 11, 0))
+    words = np.frombuffer(image.GetBuffer().encode("utf-8", "surrogateescape"), np.uint16)
+    return words.reshape(file.height, file.width)
 
 
-def is_compressed(dataset) -> bool:
-    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-    return syntax is not None and syntax.is_transfer_syntax and syntax.is_compressed
+def blend_colour(samples: np.ndarray, depth: Depth, *, is_rgb: bool) -> np.ndarray:
+    """Grey of colour samples (N, 3), uint8 (N,): RGB by the weights of `convert("L")`, of YBR the first, which is grey.
+
+    Other than 8 bits are scaled by the bits that they store.
+    """
+    grey = np.empty(len(samples), np.uint8)
+    for part in split_strips(len(samples)):
+        values = depth.read(samples[part])
+        sums = values @ np.array(GREY_WEIGHTS) if is_rgb else values[:, 0] << 16
+        white = ((1 << depth.stored) - 1) << 16
+        grey[part] = (sums + 0x8000) >> 16 if depth.stored == 8 else round_grey(sums * (255 / white))
+    return grey
+
+
+def apply_palette(words: np.ndarray, depth: Depth, dataset: Any) -> np.ndarray:
+    """Grey of PALETTE COLOR words (N,); uint8 (N,). Raises InputError."""
+    names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
+    tables = [read_table(dataset, f"{name}Descriptor", f"{name}Data", depth.limits) for name in names]
+    if depth.allocated > 16 or not all(tables):
+        raise InputError(f"{CANNOT}: its palette is missing, segmented, or for more than 16 bits")
+    values = depth.read(np.arange(1 << depth.allocated))
+    # Some say 16 bits of entries that have 8.
+    bits = 8 if all(table.entries.max() < 256 for table in tables) else 16
+    levels = sum(table(values) * weight for table, weight in zip(tables, GREY_WEIGHTS, strict=True)) / 2**16
+    return look_up(words, round_grey(levels * (255 / ((1 << bits) - 1))))
+
+
+def _read_frame(frame: bytes) -> tuple[tuple[int, int] | None, int]:
+    """Size (width, height) and bits of a compressed image by its own header; None and 0 of a kind that is not known."""
+    at = 2
+    while frame[:2] == b"\xff\xd8" and at + 9 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if marker in _FRAMES:
+            return (int.from_bytes(frame[at + 7 : at + 9]), int.from_bytes(frame[at + 5 : at + 7])), frame[at + 4]
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4])
+    try:
+        with Image.open(io.BytesIO(frame), formats=("JPEG2000",)) as inside:
+            return inside.size, 0
+    except Exception:  # not one either
+        return None, 0

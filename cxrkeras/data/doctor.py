@@ -10,7 +10,7 @@ import pandas as pd
 
 from cxrkeras import labels
 from cxrkeras.data.dataset import TEST, Release
-from cxrkeras.data.images import decode_image, read_mode
+from cxrkeras.data.images import decode_image, open_image, read_header
 from cxrkeras.data.nih_tables import LABEL_FILES, OFFICIAL_SPLIT
 from cxrkeras.data.release import survey_release
 from cxrkeras.errors import InputError
@@ -186,20 +186,19 @@ def _odd_images(release: Release, progress: Callable[[int, int], None]) -> dict:
 
 def _look_at(path: str) -> dict | str:
     try:
-        content = Path(path).read_bytes()
-        mode = read_mode(content)
-        grey = decode_image(content)
+        with open_image(Path(path)) as content:
+            header, grey = read_header(content), decode_image(content)
     except InputError as error:
         return str(error)
     except OSError as error:
         return f"cannot be opened: {error.strerror}"
     kinds = {
-        "colour": mode.partition(";")[0] in ("RGB", "P", "CMYK"),
-        "four_channels": mode.partition(";")[0] in ("RGBA", "CMYK"),
-        "more_than_8_bits": mode.startswith("I") or mode.endswith(";16"),
+        "colour": header.mode in ("RGB", "P", "CMYK"),
+        "four_channels": header.mode in ("RGBA", "CMYK"),
+        "more_than_8_bits": header.bits > 8,
         "nearly_blank": float(grey.std()) < NEARLY_BLANK,
     }
-    size = grey.shape[::-1]  # as it is seen, whatever EXIF says of its orientation
+    size = (header.width, header.height)
     digest = hashlib.sha256(repr(size).encode() + grey.tobytes()).hexdigest()
     return {
         "kinds": [kind for kind, is_so in kinds.items() if is_so],

@@ -1,4 +1,4 @@
-"""How large an image may be, and how many are decoded at once."""
+"""What an image may measure, and how much of it is decoded at once."""
 
 import threading
 from collections.abc import Iterator
@@ -8,41 +8,44 @@ from cxrkeras.errors import InputError
 
 MAX_PIXELS = 80_000_000  # larger ones are bombs: a few kilobytes that unpack to gigabytes
 MAX_RATIO = 10  # of the sides
+MAX_BYTES = 8 * MAX_PIXELS  # of a file that is read from disk: four channels of 16 bits
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """InputError for an image that is not a radiograph by its size alone, before it is decoded."""
+    """InputError for an image that cannot be a radiograph by its size alone, before it is decoded."""
     if width * height > max_pixels:
         raise InputError(f"{width} x {height}: more pixels than the limit of {max_pixels:,}")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise InputError(f"{width} x {height}: over {MAX_RATIO} times as long as wide, which no radiograph is")
 
 
-class PixelGate:
-    """Lets threads decode images whose pixels together are at most `budget`; others wait, the first come first.
+class Gate:
+    """Lets threads use a budget together; who does not fit waits, in the order of asking.
 
-    An image of more pixels than that goes alone.
+    More than the whole budget counts as the whole of it: a very large image is decoded alone.
     """
 
     def __init__(self, budget: int):
         self._budget = self._free = budget
-        self._turn = threading.Lock()
-        self._changed = threading.Condition()
+        self._turn, self._changed = threading.Lock(), threading.Condition()
 
     @contextmanager
-    def hold(self, pixels: int) -> Iterator[None]:
-        wanted = min(pixels, self._budget)
-        with self._turn, self._changed:  # whoever waits keeps its turn, so that small images do not starve a large one
-            self._changed.wait_for(lambda: self._free >= wanted)
-            self._free -= wanted
+    def hold(self, amount: int) -> Iterator[None]:
+        """Take an amount of the budget until the block ends."""
+        amount = min(amount, self._budget)
+        with self._turn, self._changed:  # the turn is kept while waiting, so that small ones do not overtake for ever
+            self._changed.wait_for(lambda: self._free >= amount)
+            self._free -= amount
         try:
             yield
         finally:
             with self._changed:
-                self._free += wanted
+                self._free += amount
                 self._changed.notify_all()
 
 
-# Of all threads of the process, in server, shell and records alike: the largest image takes up to 700 MB while it is
-# decoded, and smaller ones together take no more.
-DECODING = PixelGate(MAX_PIXELS)
+# All threads of the process share these. Decoding takes 3 to 16 bytes per pixel (`images.Header`), so one image of the
+# largest size, or 30 uncompressed radiographs of 8 megapixels, or 6 in JPEG 2000, are decoded at once: what a machine
+# that holds a network has to spare. A block that holds bytes of files may ask for memory, never the other way round.
+DECODING = Gate(800_000_000)  # bytes
+READING = Gate(256 * 2**20)  # bytes of files: one uncompressed image of the largest size, or many usual ones

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrkeras import labels
-from cxrkeras.data.dicom_header import read_header_warnings
-from cxrkeras.data.images import decode_image, resize_image
+from cxrkeras.data.images import decode_image, read_warnings, resize_image, shrink_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer, load_network
 from cxrkeras.explain.overlay import plot_gradcam
@@ -18,6 +17,7 @@ from cxrkeras.scoring.operating import load_operating_points
 from cxrkeras.text import num_of
 
 NUM_TOP = 4
+LARGEST_SIDE = 2048  # pixels of a picture that is drawn; the largest images would take gigabytes
 ALL = "all"
 
 
@@ -75,7 +75,7 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
         label = check_label(label)
         try:
             content = path.read_bytes()
-            grey = decode_image(content)
+            grey, remarks = decode_image(content), read_warnings(content)
         except OSError as error:
             raise InputError(f"cannot open {path}: {error.strerror}") from None
         except InputError as error:
@@ -88,14 +88,17 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
         chosen = ranked if label == ALL else seen[:NUM_TOP] if label is None else [label]
         is_phantom = any((parent / PHANTOM_FILE).is_file() for parent in path.resolve().parents)
         title = f"{path.name}{' (synthetic phantom)' if is_phantom else ''}"
-        figure = plot_gradcam(grey, {name: maps[name] for name in chosen}, probs, title=title, notice=notice)
+        drawn = shrink_image(grey, LARGEST_SIDE)
+        warnings = []
+        if remarks:
+            warnings.append(f"this may not be a chest radiograph like the training images: {'; '.join(remarks)}")
+        text = " ".join([notice, *(f"Warning: {warning}." for warning in warnings)])
+        figure = plot_gradcam(drawn, {name: maps[name] for name in chosen}, probs, title=title, notice=text)
         digest = hashlib.sha256(content).hexdigest()[:8]  # two files of one name do not overwrite each other
         suffix = f"-{label.replace(' ', '_')}" if label else ""
         out = folder / GRADCAM / f"{path.stem}-{digest}{suffix}.png"
         make_folder(out.parent)
         figure.savefig(out)
-        warnings = [f"this may not be a chest radiograph like those of the training: {said}"
-                    for said in read_header_warnings(content)]  # fmt: skip
         if empty := [name for name in chosen if not maps[name].any()]:
             warnings.append(f"empty map, nothing in the image speaks for: {', '.join(empty)}")
         if strange := [name for name in chosen if name in unseen]:

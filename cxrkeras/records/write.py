@@ -18,7 +18,7 @@ from cxrkeras import labels
 from cxrkeras.data.dataset import DETAILS, TEST, TRAIN_VAL, Release
 from cxrkeras.data.folds import HASHED, assign_folds, check_patients, check_split_rule
 from cxrkeras.data.identity import ROUNDS, choose_salt, hash_patients
-from cxrkeras.data.images import load_image
+from cxrkeras.data.images import load_image, open_image
 from cxrkeras.errors import InputError
 from cxrkeras.records.duplicates import DUPLICATES, ERROR, describe_duplicates, digest_image, find_duplicates
 from cxrkeras.records.journal import Entry, append_to_journal, delete_journal, read_journal
@@ -255,7 +255,8 @@ def _decode_ahead(pool: ThreadPoolExecutor, paths: list[str], size: int) -> Iter
 
 def _decode_file(path: str, size: int) -> bytes | InputError:
     try:
-        return load_image(Path(path).read_bytes(), size).tobytes()
+        with open_image(Path(path)) as content:
+            return load_image(content, size).tobytes()
     except InputError as error:
         return error
     except OSError as error:

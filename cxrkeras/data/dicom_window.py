@@ -1,0 +1,228 @@
+"""What the stored values of a DICOM image look like: modality, VOI and polarity, as PS3.3 C.7.6.3 and C.11 say.
+
+`pydicom`'s own functions for this turn negative slopes upside down, let the index of 8-bit tables wrap, refuse what
+viewers show, and take gigabytes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from cxrkeras.data.depth import choose_window, count_words, look_up, round_grey, split_strips, stretch
+from cxrkeras.errors import InputError
+
+Levels = Callable[[np.ndarray], np.ndarray]  # of float64 values, elementwise
+_SAMPLE = 2**22  # pixels of more than 16 bits that percentiles are taken from
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How a value stands in its word: bits allocated and stored, the highest bit, and whether it has a sign."""
+
+    allocated: int
+    stored: int
+    high: int
+    is_signed: bool
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The least and the greatest value that can be stored."""
+        half = 1 << (self.stored - 1)
+        return (-half, half - 1) if self.is_signed else (0, 2 * half - 1)
+
+    def read(self, words: np.ndarray) -> np.ndarray:
+        """Values of unsigned words, int64: what stands outside of the stored bits is no part of them."""
+        values = words.astype(np.int64) >> (self.high + 1 - self.stored) & ((1 << self.stored) - 1)
+        return values - ((values >> (self.stored - 1)) << self.stored) if self.is_signed else values
+
+
+@dataclass(frozen=True)
+class Table:
+    """A lookup table: `entries` (N,) of `bits` each, the first one for the level `first` and all below it."""
+
+    first: int
+    entries: np.ndarray
+    bits: int
+
+    def __call__(self, levels: np.ndarray) -> np.ndarray:
+        return self.entries[np.clip(np.rint(levels) - self.first, 0, len(self.entries) - 1).astype(np.int64)]
+
+    @property
+    def top(self) -> int:
+        """What is white: the greatest number of its bits, or its greatest entry where it uses fewer bits than it says.
+
+        Tables of Agfa's announce 16 bits and end at 4095.
+        """
+        greatest = int(self.entries.max())
+        return (1 << self.bits) - 1 if greatest.bit_length() == self.bits else greatest
+
+
+def render_grey(words: np.ndarray, depth: Depth, dataset: Any, *, is_inverted: bool) -> np.ndarray:
+    """Grey levels of stored words (N,), as a viewer shows them; uint8 (N,).
+
+    Rescale or modality table, then VOI table or window, then inversion (MONOCHROME1); padding is black at the end.
+    Without table and window, percentiles of the levels that are no padding become black and white (`depth.WINDOW`); but
+    8 stored bits without sign and rescale are a finished picture, as secondary captures are, and stay as they are: by
+    the standard, an identity over their whole range. Raises InputError.
+    """
+    modality = _read_modality(dataset, depth)
+    levels_of = modality or (lambda values: values)
+    is_padding = _read_padding(dataset, depth)
+    show = _read_voi(dataset, sorted(levels_of(np.array(depth.limits, np.float64)).tolist()))
+    if show is None and (depth.stored, depth.is_signed, modality) == (8, False, None):
+        show = lambda levels: levels  # noqa: E731
+    all_words = np.arange(1 << depth.allocated, dtype=np.uint32) if depth.allocated <= 16 else None
+
+    def choose() -> Levels:
+        if all_words is not None:
+            some, counts = all_words, count_words(words, len(all_words))
+        else:
+            some = words[:: -(-words.size // _SAMPLE)]
+            counts = np.ones(some.size, np.int64)
+        low, high = choose_window(levels_of(depth.read(some)), np.where(is_padding(some), 0, counts))
+        return lambda levels: stretch(levels, low, high)
+
+    show = show or choose()
+
+    def render(part: np.ndarray) -> np.ndarray:
+        grey = round_grey(show(levels_of(depth.read(part).astype(np.float64))))
+        return np.where(is_padding(part), 0, 255 - grey if is_inverted else grey).astype(np.uint8)
+
+    if all_words is not None:
+        return look_up(words, render(all_words))
+    grey = np.empty(words.size, np.uint8)
+    for part in split_strips(words.size):
+        grey[part] = render(words[part])
+    return grey
+
+
+def read_table(item: Any, descriptor: str, data: str, limits: Iterable[float]) -> Table | None:
+    """A lookup table, None where it is empty; `limits` are the least and the greatest level that it is for.
+
+    Read from the bytes, as what is called a signed or an unsigned word in a file often is the other one.
+    """
+    described, raw = _read_words(item, descriptor), _read_raw(item, data)
+    if described is None or len(described) < 3 or not raw:
+        return None
+    count, first, bits = int(described[0]) or 2**16, int(described[1]), int(described[2])
+    is_little = item.get_item(data).is_little_endian
+    words = np.frombuffer(raw, "<u2" if is_little else ">u2", len(raw) // 2)
+    if count <= len(raw) < 2 * count and (bits <= 8 or len(raw) <= count + 1):
+        is_swapped = not is_little and item.get_item(data).VR != "OB"
+        entries = np.frombuffer(words.astype("<u2").tobytes() if is_swapped else raw, np.uint8)
+    else:
+        entries = words
+    entries = entries[:count].astype(np.float64)
+    if not entries.size:
+        return None
+    # The candidate under which more of the levels meet the table is what the first one means.
+    low, high = limits
+    first = max((first, first - 2**16), key=lambda start: min(high, start + count - 1) - max(low, start))
+    return Table(first, entries, bits if 0 < bits <= 16 else max(int(entries.max()).bit_length(), 1))
+
+
+def read_number(dataset: Any, name: str) -> float | None:
+    """The first value of an element as a number, NaN where it is none; None where there is no element or no value."""
+    raw = _read_raw(dataset, name)
+    try:
+        value = dataset.get(name)
+        return float(value[0] if isinstance(value, MutableSequence) else value) if value not in (None, "") else None
+    except Exception:  # pydicom raises whatever it meets; one value may be right where another is none
+        try:
+            return float(raw.split(b"\\")[0])
+        except (AttributeError, ValueError):
+            return float("nan")
+
+
+def _read_raw(dataset: Any, name: str) -> bytes | None:
+    """The bytes of an element, as long as pydicom has not made values of them."""
+    from pydicom.datadict import tag_for_keyword
+
+    tag = tag_for_keyword(name)
+    value = dataset.get_item(tag).value if tag in dataset else None
+    return value if isinstance(value, bytes) else None
+
+
+def _read_words(dataset: Any, name: str) -> np.ndarray | None:
+    """The 16-bit words of an element without sign; None where there are none."""
+    from pydicom.datadict import tag_for_keyword
+
+    raw = _read_raw(dataset, name)
+    if not raw or len(raw) % 2:
+        return None
+    return np.frombuffer(raw, "<u2" if dataset.get_item(tag_for_keyword(name)).is_little_endian else ">u2")
+
+
+def _first_items(dataset: Any, sequence: str) -> Iterator[Any]:
+    """The items of a sequence in an image's own header, or in functional groups: those of all frames, of the first."""
+    yield from dataset.get(sequence) or ()
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in (dataset.get(groups) or ())[:1]:
+            yield from group.get(sequence) or ()
+
+
+def _read_modality(dataset: Any, depth: Depth) -> Levels | None:
+    """Stored values to levels: a table, or a line; None where there is neither, or the line is the identity."""
+    for item in _first_items(dataset, "ModalityLUTSequence"):
+        if table := read_table(item, "LUTDescriptor", "LUTData", depth.limits):
+            return table
+    for source in (dataset, *_first_items(dataset, "PixelValueTransformationSequence")):
+        slope, intercept = read_number(source, "RescaleSlope"), read_number(source, "RescaleIntercept")
+        if slope is None and intercept is None:
+            continue
+        slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+        if not (np.isfinite(slope) and np.isfinite(intercept)) or slope == 0:
+            raise InputError("the rescale slope or intercept of this DICOM file is no number, or the slope is 0")
+        return None if (slope, intercept) == (1, 0) else partial(_rescale, slope, intercept)
+    return None
+
+
+def _rescale(slope: float, intercept: float, values: np.ndarray) -> np.ndarray:
+    return values * slope + intercept
+
+
+def _read_voi(dataset: Any, limits: list[float]) -> Levels | None:
+    """Levels, from the least to the greatest of `limits`, to grey 0 to 255; None where there is no table or window."""
+    sources = (dataset, *_first_items(dataset, "FrameVOILUTSequence"))
+    for source in sources:
+        for item in source.get("VOILUTSequence") or ():
+            if table := read_table(item, "LUTDescriptor", "LUTData", limits):
+                return lambda levels: stretch(table(levels), 0, table.top)
+    for source in sources:
+        center, width = read_number(source, "WindowCenter"), read_number(source, "WindowWidth")
+        if center is not None and width is not None and np.isfinite([center, width]).all() and width > 0:
+            return _build_window(center, width, str(source.get("VOILUTFunction") or "").strip().upper())
+    return None
+
+
+def _build_window(center: float, width: float, function: str) -> Levels:
+    """The window functions of PS3.3 C.11.2.1.2; one that is not known, or empty, is LINEAR.
+
+    LINEAR is for widths of 1 and more. Images in calibrated units have narrower ones, shown as LINEAR_EXACT.
+    """
+    if function == "SIGMOID":
+        return lambda levels: 255 / (1 + np.exp(np.clip(-4 * (levels - center) / width, -700, 700)))
+    if function == "LINEAR_EXACT" or width < 1:
+        return lambda levels: stretch(levels, center - width / 2, center + width / 2)
+    if width == 1:
+        return lambda levels: np.where(levels > center - 0.5, 255.0, 0.0)
+    return lambda levels: stretch(levels, center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2)
+
+
+def _read_padding(dataset: Any, depth: Depth) -> Levels:
+    """A function of words: which of them are padding, by PixelPaddingValue and PixelPaddingRangeLimit."""
+    raw, limit = _read_words(dataset, "PixelPaddingValue"), _read_words(dataset, "PixelPaddingRangeLimit")
+    if raw is None:
+        return lambda words: np.zeros(words.shape, bool)
+    ends = [int(words.astype("i2")[0] if depth.is_signed else words[0]) for words in (raw, limit) if words is not None]
+    low, high = min(ends), max(ends)
+
+    def is_padding(words: np.ndarray) -> np.ndarray:
+        values = depth.read(words)
+        # Some pad with a word that has more bits than they store.
+        return (values >= low) & (values <= high) | (words == raw[0])
+
+    return is_padding

@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from cxrkeras.app.batch import answer_files, list_files
 from cxrkeras.app.predictor import Predictor
-from cxrkeras.app.results import describe_answer, neutralise, tabulate_results
+from cxrkeras.app.results import describe_answer, encode_csv, neutralise, tabulate_results
 from cxrkeras.app.server import HEADERS, Limits, create_app
 from cxrkeras.data.images import decode_image
 from cxrkeras.data.limits import DECODING, READING
@@ -199,7 +199,12 @@ def test_limits_are_kept(predictor, image):
     assert post(small, "/api/v1/reports", ("big.png", bytes(2000))).status_code == 413
     whole = post(small, "/api/v1/predictions", ("big.png", bytes(60_000)))
     assert whole.status_code == 413
-    assert "0.0476837 MB and 64 files" in whole.get_json()["detail"]
+    assert whole.get_json()["detail"] == "The request has more than the 0.0476837 MB that one may have."
+    many = create_app(predictor, Limits(files=2)).test_client()
+    parts = post(many, "/api/v1/predictions", *[("a.png", b"x")] * 30)
+    assert (parts.status_code, "more than 12 parts" in parts.get_json()["detail"]) == (413, True)
+    three = post(many, "/api/v1/predictions", *[("a.png", b"x")] * 3)
+    assert (three.status_code, three.get_json()["detail"]) == (413, "3 files; at most 2 in a request.")
     few = create_app(predictor, Limits(pixels=1000)).test_client()
     content = post(few, "/api/v1/predictions", ("large.png", image)).get_json()
     assert "64 x 64: more pixels than the limit of 1,000" in content["results"][0]["problem"]["detail"]
@@ -334,3 +339,42 @@ def test_cells_that_a_spreadsheet_would_compute_are_neutralised(predictor, tmp_p
     assert neutralise(" \uff1d1") == "' \uff1d1"
     assert len(table) == 2
     assert table[[f"prob_{label}" for label in LABELS]].notna().all(axis=None)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"])
+def test_unknown_addresses_are_not_found_whatever_the_method(client, method):
+    assert client.open("/nowhere/at/all", method=method).status_code == 404
+    assert client.open("/api/v2/predictions", method=method, data=b"x").status_code == 404
+
+
+def test_known_addresses_say_which_methods_they_take(client):
+    answer = client.delete("/api/v1/predictions")
+    assert (answer.status_code, "POST" in answer.headers["Allow"]) == (405, True)
+    assert client.post("/healthz").status_code == 405
+
+
+def test_a_field_left_blank_next_to_a_file_is_ignored(client, image):
+    answer = post(client, "/api/v1/predictions", ("", b""), ("a.png", image), ("", b""))
+    assert [result["name"] for result in answer.get_json()["results"]] == ["a.png"]
+    assert post(client, "/api/v1/reports", ("", b""), ("a.png", image)).status_code == 200
+    assert post(client, "/api/v1/predictions", ("", b"")).status_code == 400
+    assert "problem" in post(client, "/api/v1/predictions", ("empty.png", b"")).get_json()["results"][0]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+def test_compressed_requests_are_refused(client, image, encoding):
+    data = {"file": (io.BytesIO(image), "a.png")}
+    answer = client.post("/api/v1/predictions", data=data, headers={"Content-Encoding": encoding})
+    assert (answer.status_code, answer.content_type) == (415, "application/problem+json")
+
+
+def test_the_csv_begins_with_a_byte_order_mark_and_puts_no_finding_apart():
+    rows = [{"label": label, "probability": 0.5, "threshold": 0.4, "is_found": True} for label in LABELS[::-1]]
+    table = tabulate_results([{"name": "a.png", "labels": rows, "warnings": []}], "run")
+    text = encode_csv(table)
+    assert text.encode()[:3] == b"\xef\xbb\xbf"
+    assert "No Finding" not in table["found"][0]
+    assert table["no_finding"].tolist() == ["yes"]
+    assert list(table.columns)[-3:] == ["prob_No Finding", "threshold_No Finding", "model"]
+    again = pd.read_csv(io.StringIO(text.removeprefix("\ufeff")))
+    assert again["prob_Mass"].tolist() == [0.5]

@@ -75,10 +75,10 @@ def test_callbacks_hold_back_the_result_of_what_is_no_chest(predictor):
     rows = call(client, "rows.children", results=RESULTS, view=view, search="", show="all")["rows"]["children"]
     text = json.dumps(rows)
     assert "Not shown: it is blank." in text
-    assert "Edema 90.0%" not in text
-    assert "Edema 60.0%" in text
+    assert "Edema 90.0 %" not in text
+    assert "Edema 60.0 %" in text
     insisted = call(client, "rows.children", results=RESULTS, view=view | {"insisted": [3]}, search="", show="all")
-    assert "Edema 90.0%" in json.dumps(insisted)
+    assert "Edema 90.0 %" in json.dumps(insisted)
 
 
 def call(client, output, **values):

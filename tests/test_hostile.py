@@ -241,3 +241,40 @@ def test_many_clients_get_the_answers_of_one_and_nothing_is_written(server, phan
     with ThreadPoolExecutor(clients) as pool:
         assert min(pool.map(work, range(clients))) > 0
     assert server.written == []
+
+
+def talk(server, request, *, until=b"\r\n\r\n"):
+    """What the server sends after bytes as they are."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as line:
+        line.sendall(request)
+        received = b""
+        while until not in received and (more := line.recv(65536)):
+            received += more
+    return received
+
+
+@pytest.mark.parametrize("name", ["r\xf6ntgen.png".encode("latin-1"), b"\xff\xfe\x00.png", b"\xed\xa0\x80.png"])
+def test_a_name_that_is_not_utf_8_costs_nobody_an_answer(server, images, name):
+    edge = b"edge0f1e2d3c"
+    head = b'--%s\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\n'
+    first, second = (head % (edge, each) + images[0] + b"\r\n" for each in (name, b"good.png"))
+    body = first + second + b"--" + edge + b"--\r\n"
+    kind = {"Content-Type": f"multipart/form-data; boundary={edge.decode()}"}
+    status, answer = server.send("POST", "/api/v1/predictions", body, kind)
+    results = json.loads(answer)["results"]
+    assert status == 200
+    assert [result["name"] for result in results if result["name"] == "good.png"]
+    assert all(len(result["labels"]) == 15 for result in results)
+
+
+def test_a_request_without_a_host_is_answered_where_http_allows_it(server):
+    assert talk(server, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200")
+    assert talk(server, b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_asked_for(server):
+    """Expect: 100-continue; the answer must not be 100."""
+    head = b"POST /api/v1/predictions HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+    head += b"Content-Length: %d\r\n\r\n"
+    assert talk(server, head % 10**9).startswith(b"HTTP/1.1 413")
+    assert talk(server, head % 1000).startswith(b"HTTP/1.1 100")

@@ -22,6 +22,7 @@ from cxrkeras.data.images import decode_image, hold_memory, read_warnings, shrin
 from cxrkeras.errors import InputError
 from cxrkeras.explain.overlay import blend_map, paint_layer
 from cxrkeras.explain.sheet import ALL, check_label
+from cxrkeras.text import LONGEST_NAME, clean
 
 api = flask.Blueprint("api", __name__)
 
@@ -44,12 +45,26 @@ def _slot():
 
 def _read_uploads() -> list[FileStorage]:
     limits = flask.current_app.config["LIMITS"]
-    uploads = [one for key in ("file", "files") for one in flask.request.files.getlist(key)]
+    uploads = [one for key in ("file", "files") for one in flask.request.files.getlist(key) if not _is_blank(one)]
     if not uploads:
         raise BadRequest("Wanted multipart/form-data with one or more parts named `file`; got none.")
     if len(uploads) > limits.files:
         raise RequestEntityTooLarge(f"{len(uploads)} files; at most {limits.files} in a request.")
     return uploads
+
+
+def _is_blank(upload: FileStorage) -> bool:
+    """Whether a field of a form was left without a file."""
+    if upload.filename:
+        return False
+    first = upload.stream.read(1)
+    upload.stream.seek(0)
+    return not first
+
+
+def _name(upload: FileStorage) -> str:
+    """The name of an upload as it can be shown and sent."""
+    return clean(upload.filename or "", LONGEST_NAME)
 
 
 def _read_upload() -> FileStorage:
@@ -93,7 +108,7 @@ def predict():
     with _slot():
         side = _read_side()
         for upload in _read_uploads():
-            result = {"name": upload.filename or ""}
+            result = {"name": _name(upload)}
             try:
                 with _decode(upload) as (grey, warnings):
                     answer = predictor.answer(grey, warnings=warnings)
@@ -135,7 +150,7 @@ def explain():
             for name, heat in zip(labels.LABELS, answer.maps, strict=True)
             if label in (ALL, name)
         ]
-        result = {"name": upload.filename or "", **describe_answer(answer, predictor.facts.thresholds), "maps": maps}
+        result = {"name": _name(upload), **describe_answer(answer, predictor.facts.thresholds), "maps": maps}
     return flask.jsonify(result | picture | {"model": predictor.facts.run, "notice": NOTICE})
 
 
@@ -154,7 +169,7 @@ def report():
         upload.stream.seek(0)
         digest = hashlib.file_digest(upload.stream, "sha256").hexdigest()
         return flask.Response(
-            write_image_report(upload.filename or "", digest, drawn, answer, predictor.facts),
+            write_image_report(_name(upload), digest, drawn, answer, predictor.facts),
             headers={"Content-Disposition": "attachment; filename=report.html"},
             content_type="text/html; charset=utf-8",
         )

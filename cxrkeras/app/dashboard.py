@@ -23,7 +23,7 @@ from cxrkeras.app.elements import (
 )
 from cxrkeras.app.layout import build_layout
 from cxrkeras.app.predictor import Facts
-from cxrkeras.app.results import LARGEST_PICTURE, tabulate_results
+from cxrkeras.app.results import LARGEST_PICTURE, encode_csv, tabulate_results
 from cxrkeras.explain.sheet import NUM_TOP
 from cxrkeras.text import num_of
 
@@ -48,7 +48,9 @@ SORTS: dict[str, Callable[[dict, list[dict]], object]] = {
     "order": lambda result, shown: result["id"],
     "name": lambda result, shown: result["name"].lower(),
     "found": lambda result, shown: -sum(one["is_found"] and one["label"] in labels.FINDINGS for one in shown),
-    "highest": lambda result, shown: -max((one["probability"] for one in shown), default=-1),
+    "highest": lambda result, shown: (
+        -max((one["probability"] for one in shown if one["label"] in labels.FINDINGS), default=-1)
+    ),
 }
 
 
@@ -162,7 +164,7 @@ def mount_dashboard(server: flask.Flask, facts: Facts, largest_file: int) -> Das
         own = pictures.get(str(view["open"]))
         if not (result and own) or is_held_back(result, view):
             return []
-        seen = [one for one in result["labels"] if one["label"] not in facts.unseen]
+        seen = [one for one in result["labels"] if one["label"] in set(labels.FINDINGS) - set(facts.unseen)]
         ratio = result["width"] / result["height"]
         return [write_small(one, own, label, ratio) for one in seen[:NUM_TOP]]
 
@@ -176,7 +178,7 @@ def mount_dashboard(server: flask.Flask, facts: Facts, largest_file: int) -> Das
         finished = [result for result in results if "labels" in result or "problem" in result]
         if not clicks or not finished:
             raise dash.exceptions.PreventUpdate
-        return {"content": tabulate_results(finished, facts.run).to_csv(index=False), "filename": "cxrkeras.csv"}
+        return {"content": encode_csv(tabulate_results(finished, facts.run)), "filename": "cxrkeras.csv"}
 
     return page
 

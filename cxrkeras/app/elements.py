@@ -7,8 +7,9 @@ from dash import html
 
 from cxrkeras import labels
 from cxrkeras.app.predictor import Facts
+from cxrkeras.app.results import put_apart
 from cxrkeras.reports.figures import spell
-from cxrkeras.text import num_of
+from cxrkeras.text import format_share, num_of
 
 NUM_HIGHEST = 3  # labels in a row of the overview
 
@@ -38,15 +39,20 @@ def write_row(result: dict, view: dict) -> html.Tr:
     if is_held_back(result, view):
         cells.append(html.Td(f"Not shown: {'; '.join(result['warnings'])}.", colSpan=2, className="problem"))
     else:
+        rows = put_apart(result["labels"])
         found = [
             html.Span(spell(one["label"]), className="tag" if one["label"] in labels.FINDINGS else "tag plain")
-            for one in result["labels"]
+            for one in rows
             if one["is_found"]
         ]
         if result["warnings"]:
-            found.append(html.Span("may be no chest radiograph", className="tag problem"))
-        highest = [f"{spell(one['label'])} {one['probability']:.1%}" for one in result["labels"][:NUM_HIGHEST]]
-        cells += [html.Td(found or "none", className="found"), html.Td(", ".join(highest), className="highest")]
+            found.append(html.Span("unlike the training images", className="tag problem"))
+        highest = [f"{spell(one['label'])} {format_share(one['probability'])}" for one in rows[:NUM_HIGHEST]]
+        first, *others = [html.Span(f"{text}{', ' * (n < len(highest) - 1)}") for n, text in enumerate(highest)]
+        cells += [
+            html.Td(found or "none", className="found"),
+            html.Td([first, html.Span(others, className="others")], className="highest"),
+        ]
     return html.Tr(cells, className="open" if result["id"] == view["open"] else "")
 
 
@@ -66,11 +72,13 @@ def write_choices(result: dict, other: dict | None, facts: Facts) -> list[dict]:
     """The 15 labels as choices, each with its probability as a bar and its threshold as a mark; `other` beside."""
     beside = {one["label"]: one for one in other["labels"]} if other else {}
     options = []
-    for one in result["labels"]:
+    for one in put_apart(result["labels"]):
         rows = [one] + ([beside[one["label"]]] if beside else [])
         note = " (no example in training)" if one["label"] in facts.unseen else ""
         bars = [write_bar(row) for row in rows]
         text = html.Span([html.Span(spell(one["label"]) + note, className="label"), *bars], className="row")
+        if one["label"] not in labels.FINDINGS:
+            text.className += " apart"
         options.append({"label": text, "value": one["label"]})
     return options
 
@@ -80,14 +88,14 @@ def write_bar(one: dict) -> html.Span:
     mark = (
         []
         if cut is None
-        else [html.Span(className="mark", style={"left": f"{100 * cut:.2f}%"}, title=f"threshold {cut:.1%}")]
+        else [html.Span(className="mark", style={"left": f"{100 * cut:.2f}%"}, title=f"threshold {format_share(cut)}")]
     )
-    against = "no threshold" if cut is None else f"threshold {cut:.1%}"
+    against = "no threshold" if cut is None else f"threshold {format_share(cut)}"
     bar = html.Span(className="fill", style={"width": f"{100 * one['probability']:.2f}%"})
     return html.Span(
         [
             html.Span([bar, *mark], className="track"),
-            html.Span(f"{one['probability']:.1%}", className="number"),
+            html.Span(format_share(one["probability"]), className="number"),
             html.Span(against, className="against"),
         ],
         className="bar-row over" if one["is_found"] else "bar-row",
@@ -119,13 +127,13 @@ def write_small(one: dict, own: dict, label: str | None, ratio: float) -> html.B
     """A small picture of an image with the heat map of one label, that chooses it."""
     name = one["label"]
     layers = [html.Img(src=own["picture"], alt="", className="grey")]
+    text = [html.Span(f"{spell(name)} {format_share(one['probability'])}")]
     if own["maps"][name]["has_evidence"]:
         layers.append(html.Img(src=own["maps"][name]["layer"], alt="", className="heat"))
+    else:
+        text.append(html.Span("no region raised its score", className="quiet none"))
     return html.Button(
-        [
-            html.Span(layers, className="frame", style={"aspectRatio": f"{ratio:.6f}"}),
-            html.Span(f"{spell(name)} {one['probability']:.1%}"),
-        ],
+        [html.Span(layers, className="frame", style={"aspectRatio": f"{ratio:.6f}"}), *text],
         className="tile chosen" if name == label else "tile",
         **{"data-label": name, "aria-pressed": json.dumps(name == label)},
     )

@@ -4,8 +4,9 @@ from dash import dcc, html
 
 from cxrkeras import __version__, labels
 from cxrkeras.app.predictor import Facts
-from cxrkeras.app.report import HEAT_MAP, NOTICE, PROBABILITY, SYNTHETIC, THRESHOLD, describe_facts
+from cxrkeras.app.report import HEAT_MAP, NOTICE, PROBABILITY, SCALE, SYNTHETIC, THRESHOLD, describe_facts
 from cxrkeras.app.results import LARGEST_PICTURE
+from cxrkeras.labels import NO_FINDING
 from cxrkeras.reports.figures import spell
 
 
@@ -17,7 +18,7 @@ def build_layout(facts: Facts, largest_file: int) -> html.Div:
     kinds = [
         {"label": "all images", "value": "all"},
         {"label": "with a finding over its threshold", "value": "found"},
-        {"label": "unlike a chest radiograph", "value": "strange"},
+        {"label": "unlike the training images", "value": "strange"},
         {"label": "not readable", "value": "problem"},
         *({"label": f"{spell(label)} over its threshold", "value": label} for label in labels.LABELS),
     ]
@@ -32,6 +33,7 @@ def build_layout(facts: Facts, largest_file: int) -> html.Div:
                     "file": largest_file,
                     "picture": LARGEST_PICTURE,
                     "run": facts.run,
+                    "apart": [NO_FINDING],  # labels that say that nothing was found
                     "notices": [SYNTHETIC] * facts.is_synthetic + [NOTICE],
                 },
             ),
@@ -109,7 +111,11 @@ def _build_overview(kinds: list[dict]) -> html.Section:
         html.Th("Image", className="picture", scope="col"),
         *(
             html.Th(html.Button(text, **{"data-sort": key}), scope="col", id=f"head-{key}", className=key)
-            for key, text in (("name", "Name"), ("found", "Over their threshold"), ("highest", "Highest probabilities"))
+            for key, text in (
+                ("name", "Name"),
+                ("found", "Above threshold"),
+                ("highest", "Most probable findings"),
+            )
         ),
     ]
     return html.Section(
@@ -206,9 +212,7 @@ def _build_detail(cells: int) -> html.Section:
                             html.Div(id="compared", className="quiet"),
                             dcc.RadioItems(id="label", className="choices", labelClassName="choice"),
                             html.P(f"{PROBABILITY} {THRESHOLD}", className="quiet"),
-                            html.P(
-                                f"{HEAT_MAP} It has {cells} x {cells} cells; yellow is the most.", className="quiet"
-                            ),
+                            html.P(f"{HEAT_MAP} {SCALE} It has {cells} x {cells} cells.", className="quiet"),
                         ],
                         id="answer",
                         className="answer",

@@ -11,6 +11,7 @@ from cxrkeras.explain.overlay import plot_gradcam
 from cxrkeras.explain.sheet import NUM_TOP
 from cxrkeras.reports.figures import spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, render_page
+from cxrkeras.text import format_share
 
 NOTICE = "Research software. It is no medical device and must not be used to diagnose patients."
 SYNTHETIC = "This network was trained on synthetic phantoms. It is of no use on radiographs of patients."
@@ -23,6 +24,10 @@ THRESHOLD = (
     "images and is often low where a finding is rare."
 )
 HEAT_MAP = "A heat map shows what raised the network's score for a label, not where a disease is."
+SCALE = (
+    "Each map is scaled to its own maximum (yellow), so that the colours of two maps cannot be compared; the "
+    "probability says how strong the finding is."
+)
 _drawing = threading.Lock()  # matplotlib's caches of fonts are shared
 
 
@@ -37,23 +42,25 @@ def write_image_report(name: str, digest: str, grey: np.ndarray, answer: Answer,
 
     digest: of the file; grey: the decoded image or a smaller one, uint8 (h, w); the answer has its size and maps.
     """
-    seen = [label for label in labels.LABELS if label not in facts.unseen]
+    seen = [label for label in labels.FINDINGS if label not in facts.unseen]
     top = sorted(seen, key=answer.probs.get, reverse=True)[:NUM_TOP]
     maps = {label: answer.maps[labels.LABELS.index(label)] for label in top}
     rows = []
-    for label in sorted(labels.LABELS, key=answer.probs.get, reverse=True):
+    ranked = sorted(labels.LABELS, key=answer.probs.get, reverse=True)
+    for label in sorted(ranked, key=lambda name: name not in labels.FINDINGS):
         cut = facts.thresholds[label]
         remarks = "no example in training" if label in facts.unseen else "" if cut is not None else "no threshold"
         over = "yes" if label in answer.found else "no"
-        rows.append((spell(label), f"{answer.probs[label]:.1%}", "" if cut is None else f"{cut:.1%}", over, remarks))
-    table = Table(["label", "probability", "threshold", "over it", "remarks"], rows).without_empty()
+        against = "" if cut is None else format_share(cut)
+        rows.append((spell(label), format_share(answer.probs[label]), against, over, remarks))
+    table = Table(["label", "probability", "threshold", "above threshold", "remarks"], rows).without_empty()
     cells = f"The network sees {facts.size} x {facts.size} pixels, a map has {facts.cells} x {facts.cells} cells."
     with _drawing:
         figure = plot_gradcam(grey, maps, answer.probs, title="", notice=cells)
         sections = [
             Section("Findings", [PROBABILITY, THRESHOLD], tables=[table]),
-            Section("Where the network looked", [HEAT_MAP], pictures=[
-                Picture("maps", figure, "The radiograph and the heat maps of its four most probable labels (Grad-CAM).")
+            Section("Where the network looked", [HEAT_MAP, SCALE], pictures=[
+                Picture("maps", figure, "The radiograph and the heat maps of its most probable findings (Grad-CAM).")
             ]),
             Section("The network", tables=[Table(["what", "is"], describe_facts(facts))]),
         ]  # fmt: skip

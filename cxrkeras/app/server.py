@@ -8,8 +8,18 @@ from io import BytesIO
 import flask
 import waitress
 from dash.exceptions import DependencyException
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+from werkzeug import formparser
+from werkzeug.exceptions import (
+    HTTPException,
+    MethodNotAllowed,
+    NotFound,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+)
+from werkzeug.sansio.multipart import MultipartDecoder
 
 from cxrkeras.app.api import api
 from cxrkeras.app.dashboard import mount_dashboard
@@ -51,13 +61,22 @@ class _Flask(flask.Flask):
     request_class = _Request
 
 
+class _Decoder(MultipartDecoder):
+    """A decoder that takes names of files that are not UTF-8, of which Werkzeug's would refuse the whole request."""
+
+    def _parse_headers(self, data: bytes | bytearray):
+        return super()._parse_headers(bytes(data).decode("utf-8", "replace").encode())
+
+
 def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flask:
     """Build the application around a loaded predictor."""
     limits = limits or Limits()
+    formparser.MultipartDecoder = _Decoder  # Werkzeug has no setting for it
     app = _Flask("cxrkeras", static_folder=None)
     app.config.update(
         MAX_CONTENT_LENGTH=limits.request_bytes,
         MAX_FORM_PARTS=2 * limits.files + 8,
+        MAX_FORM_MEMORY_SIZE=None,  # fields count as bytes of the request
         PREDICTOR=predictor,
         LIMITS=limits,
         SLOTS=threading.BoundedSemaphore(limits.in_flight),
@@ -75,17 +94,21 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flas
 
     @app.before_request
     def refuse_unknown_addresses():
-        """Dash would answer any address with its page."""
+        """Dash would answer any address with its page; and no body is unpacked, of which nobody knows the size."""
         if flask.request.endpoint == "/<path:path>":
             if known := methods.get(flask.request.path):
                 raise MethodNotAllowed(known)
             raise NotFound
+        if flask.request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+            raise UnsupportedMediaType("A request must not be compressed: send it without Content-Encoding.")
 
     @app.errorhandler(HTTPException)
     def explain_problem(error: HTTPException):
+        if isinstance(error, MethodNotAllowed) and flask.request.path not in methods:
+            error = NotFound()  # whatever the method
         detail = error.description
         if detail == RequestEntityTooLarge.description:
-            detail = f"Over the limits of a request: {limits.request_bytes / 2**20:g} MB and {limits.files} files."
+            detail = _name_limit(limits)
         response = make_problem(error.code, error.name, detail)
         for name, value in error.get_headers():
             if name in ("Allow", "Retry-After"):
@@ -110,6 +133,28 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flas
     return app
 
 
+def _name_limit(limits: Limits) -> str:
+    """Which limit a request is over that was refused while it was read."""
+    size = flask.request.content_length
+    if size is None or size > limits.request_bytes:
+        return f"The request has more than the {limits.request_bytes / 2**20:g} MB that one may have."
+    return f"The form has more than {2 * limits.files + 8} parts; at most {limits.files} files are answered at once."
+
+
+class _Parser(HTTPRequestParser):
+    """Waitress' parser, which would ask for the body of a request that it refuses by its header."""
+
+    def received(self, data: bytes) -> int:
+        consumed = super().received(data)
+        if self.error is not None and self.expect_continue:
+            self.expect_continue, self.completed = False, True
+        return consumed
+
+
+class _Channel(HTTPChannel):
+    parser_class = _Parser
+
+
 def make_server(app: flask.Flask, host: str, port: int) -> BaseWSGIServer:
     """A server that listens; port 0 takes a free one. Nothing is written to disk: buffers stay in memory.
 
@@ -120,7 +165,7 @@ def make_server(app: flask.Flask, host: str, port: int) -> BaseWSGIServer:
     limits = app.config["LIMITS"]
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a queue is no news
     try:
-        return waitress.create_server(
+        server = waitress.create_server(
             app,
             host=host,
             port=port,
@@ -133,6 +178,9 @@ def make_server(app: flask.Flask, host: str, port: int) -> BaseWSGIServer:
             clear_untrusted_proxy_headers=True,
             connection_limit=1000,
             channel_timeout=30,  # seconds without a byte
+            server_name=host,  # of requests that name no host, as HTTP/1.0 may
         )
+        server.channel_class = _Channel
+        return server
     except OSError as error:
         raise InputError(f"port {port} cannot be used ({error.strerror}): give another, as PORT={port + 1}") from None

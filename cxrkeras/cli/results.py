@@ -7,42 +7,62 @@ import typer
 
 from cxrkeras.cli.shell import Records, Run, Seed, app, console, load_tensorflow, show_count, show_phases
 from cxrkeras.errors import InputError
+from cxrkeras.labels import NO_FINDING
 from cxrkeras.runs import RUNS_ROOT, find_fold, find_folds, find_records, find_run, make_folder, write_text
 from cxrkeras.tables import print_comparison, print_evaluation, print_localisation, print_scores, print_thresholds
-from cxrkeras.text import num_of
+from cxrkeras.text import format_share, num_of
+
+
+def _end(failed: int, total: int, what: str) -> None:
+    """Exit with 1 if some inputs failed, and with 2 and a sentence if all did."""
+    if failed == total:
+        raise InputError(f"none of {num_of(total, 'file')} {what}")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
 def gradcam(
-    images: Annotated[Optional[list[Path]], typer.Argument(help="PNG, JPEG or DICOM files of any size.")] = None,
+    images: Annotated[
+        Optional[list[Path]], typer.Argument(help="PNG, JPEG or DICOM files of any size, or folders of them.")
+    ] = None,
     run: Run = None,
-    label: Annotated[Optional[str], typer.Option(help="One of the 15 labels, or all; by default the top four.")] = None,
+    label: Annotated[
+        Optional[str], typer.Option(help="One of the labels, or all; by default the four most probable findings.")
+    ] = None,
 ) -> None:
-    """Show where the network looked: heat maps over an X-ray, saved as PNG in the run folder."""
+    """Show where the network looked: heat maps over an X-ray, saved as PNG in the run folder.
+
+    Each map is scaled to its own maximum. Exit code 1 if some of the files cannot be explained, 2 if all of them.
+    """
     if not images:
-        raise InputError("which image? Give IMG=<a PNG, JPEG or DICOM file>")
+        raise InputError("which image? Give IMG=<a PNG, JPEG or DICOM file, or a folder>")
+    from cxrkeras.app.batch import list_files
+
     folder = find_fold(run, with_network=True)
+    paths = list_files(images)
     load_tensorflow()
     from cxrkeras.explain.sheet import build_sheets, check_label
 
     check_label(label)
     console.print(f"explaining with {folder}")
     draw = build_sheets(folder)
-    skipped = []
-    for path in images:
-        try:
-            sheet = draw(path, label)
-        except InputError as error:
-            skipped.append(str(error))
-            continue
-        console.print(f"{path}: {', '.join(f'{name} {sheet.probs[name]:.2f}' for name in sheet.shown)}")
-        for warning in sheet.warnings:
-            console.print(f"  {warning}")
-        console.print(f"  saved {sheet.path}")
-    if len(skipped) == len(images):
-        raise InputError("; ".join(skipped))
-    for reason in skipped:
-        console.print(f"skipped {reason}")
+    skipped = 0
+    with show_count("explaining") as progress:
+        for number, path in enumerate(paths):
+            progress(number, len(paths))
+            try:
+                sheet = draw(path, label)
+            except InputError as error:
+                skipped += 1
+                console.print(f"skipped {error}")
+                continue
+            shares = ", ".join(f"{name} {format_share(sheet.probs[name])}" for name in sheet.shown)
+            console.print(f"{path}: {shares}")
+            for warning in sheet.warnings:
+                console.print(f"  {warning}")
+            console.print(f"  saved {sheet.path}")
+    _end(skipped, len(paths), "can be explained")
 
 
 @app.command()
@@ -197,11 +217,14 @@ def predict(
     run: Run = None,
     csv: Annotated[Optional[Path], typer.Option(help="Write all probabilities and thresholds to a CSV.")] = None,
 ) -> None:
-    """Say what a network finds in images: calibrated probabilities, and the labels over their thresholds."""
+    """Say what a network finds in images: calibrated probabilities, and the labels over their thresholds.
+
+    Exit code 1 if some of the files cannot be read, 2 if none can; the CSV has all of them.
+    """
     if not files:
         raise InputError("which images? Give FILES=<files or folders>")
     from cxrkeras.app.batch import answer_files, list_files
-    from cxrkeras.app.results import clean, describe_answer, describe_problem, tabulate_results
+    from cxrkeras.app.results import describe_answer, describe_problem, encode_csv, tabulate_results
 
     if csv and (csv.is_dir() or not csv.name):
         raise InputError(f"CSV is a file to write; got the folder {csv}")
@@ -220,20 +243,21 @@ def predict(
             if isinstance(answer, InputError):
                 results.append({"name": str(path)} | describe_problem(answer))
                 unread += 1
-                console.print(f"skipped {clean(str(path))}: {answer}")
+                console.print(f"skipped {path}: {answer}")
                 continue
             results.append({"name": str(path)} | describe_answer(answer, facts.thresholds))
-            found = ", ".join(f"{label} {answer.probs[label]:.2f}" for label in answer.found)
-            console.print(f"{clean(str(path))}: {found or 'nothing over its threshold'}")
+            over = {label: f"{label} {format_share(answer.probs[label])}" for label in answer.found}
+            nothing = over.pop(NO_FINDING, "")
+            found = ", ".join(over.values()) or "no finding over its threshold"
+            console.print(f"{path}: {found}{f'; {nothing}' if nothing else ''}")
             for warning in answer.warnings:
                 console.print(f"  warning: {warning}")
     if csv:
-        write_text(csv, tabulate_results(results, facts.run).to_csv(index=False))
+        write_text(csv, encode_csv(tabulate_results(results, facts.run)))
         console.print(f"saved {csv}")
     if facts.is_synthetic:
         console.print("this network was trained on synthetic phantoms and knows nothing about patients")
-    if unread == len(paths):
-        raise InputError(f"none of {num_of(len(paths), 'file')} is an image that can be read")
+    _end(unread, len(paths), "is an image that can be read")
 
 
 @app.command("app")

@@ -5,16 +5,38 @@ from contextlib import contextmanager
 from typing import Annotated, Optional
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderHook, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.text import Text
 
 from cxrkeras.quiet import import_tensorflow
+from cxrkeras.text import clean
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
+LONGEST_ERROR = 2000  # characters
+
+
+class _Cleaned:
+    """Something to print whose texts come without control characters and escape sequences, whoever put them in."""
+
+    def __init__(self, inner: RenderableType):
+        self.inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.inner, options):
+            yield segment if segment.control else Segment(clean(segment.text, keep="\n"), segment.style)
+
+
+class _Cleaner(RenderHook):
+    def process_renderables(self, renderables: list) -> list:
+        return [_Cleaned(each) for each in renderables]
+
+
 console = Console(highlight=False, soft_wrap=True, markup=False)  # paths may have brackets
+console.push_render_hook(_Cleaner())
 
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same result.")]
 Model = Annotated[Optional[str], typer.Option(help="A network; `cxrkeras models` lists them.")]
@@ -28,7 +50,7 @@ Settings = Annotated[str, typer.Option("--set", help="Settings as section.key=va
 
 
 def print_error(text: str) -> None:
-    console.print(Text.assemble(("error: ", "bold red"), text))
+    console.print(Text.assemble(("error: ", "bold red"), clean(text, LONGEST_ERROR, keep="\n")))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from cxrkeras import labels
 from cxrkeras.data.dataset import Release
 from cxrkeras.data.images import load_image
 from cxrkeras.errors import InputError
-from cxrkeras.text import num_of
+from cxrkeras.text import num_of, plain
 
 COLUMNS = 6
 PIXELS = 160
@@ -26,7 +26,7 @@ def plot_contact_sheet(release: Release) -> Figure:
     FigureCanvasAgg(figure)
     figure.supxlabel("Boxes are drawn in every second column; diffuse findings have none.", fontsize=8)
     figure.suptitle(
-        f"{release.folder.name}: {num_of(len(table), 'image')} of "
+        f"{plain(release.folder.name)}: {num_of(len(table), 'image')} of "
         f"{num_of(table['patient_id'].nunique(), 'patient')} ({kind})",
         fontsize=11,
     )

@@ -8,6 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cxrkeras.text import format_share, plain
+
 COLOURS = "inferno"
 LETTERS_AN_INCH = 14  # of the notice
 STRONGEST = 0.55  # opacity of the overlay where the map is largest
@@ -54,7 +56,8 @@ def plot_gradcam(
 ) -> Figure:
     """Draw the radiograph and, beside it, an overlay for each label of `maps`.
 
-    grey: uint8 (H, W), shown as it is; maps: raw maps (h, w) stretched over it; probs: a probability a label.
+    grey: uint8 (H, W), shown as it is; maps: raw maps (h, w) stretched over it, each scaled to its own maximum;
+    probs: a probability per label.
     """
     num_panels = len(maps) + 1
     num_columns = min(num_panels, 4) if num_panels > 5 else num_panels
@@ -80,7 +83,7 @@ def plot_gradcam(
         smooth = upsample_map(heat, side)
         smooth = np.asarray(Image.fromarray(smooth).resize((width, height), Image.Resampling.BILINEAR))
         painted = panel.imshow(smooth, cmap=COLOURS, alpha=STRONGEST * smooth, vmin=0, vmax=1)
-        panel.set_title(f"{label.replace('_', ' ')}  {probs[label]:.2f}", fontsize=10)
+        panel.set_title(f"{plain(label.replace('_', ' '))}  {format_share(probs[label])}", fontsize=10)
         if not smooth.any():
             panel.text(
                 0.5, 0.03, "no positive evidence", transform=panel.transAxes, ha="center", fontsize=9, color="white",
@@ -88,6 +91,6 @@ def plot_gradcam(
             )  # fmt: skip
     if painted is not None:
         bar = figure.colorbar(painted, ax=list(panels), fraction=0.02, pad=0.01, ticks=[0, 1])
-        bar.ax.set_yticklabels(["none", "most"], fontsize=8)
+        bar.ax.set_yticklabels(["none", "most\nin this map"], fontsize=8)
         bar.set_label("evidence for the label", fontsize=8, labelpad=-14)
     return figure

@@ -14,7 +14,7 @@ from cxrkeras.explain.overlay import plot_gradcam
 from cxrkeras.models.classifier import FEATURES
 from cxrkeras.runs import CONFIG, GRADCAM, MODEL, PHANTOM_FILE, Config, load_shaped, make_folder
 from cxrkeras.scoring.operating import load_operating_points
-from cxrkeras.text import num_of
+from cxrkeras.text import fit_file_name, num_of, plain
 
 NUM_TOP = 4
 LARGEST_SIDE = 2048  # pixels of a picture that is drawn; the largest images would take gigabytes
@@ -48,9 +48,9 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
     """Load the network of a run's fold once, for any number of sheets.
 
     Returns a function of an image file (PNG, JPEG or DICOM of any size) and a label: None draws the four most probable
-    labels among those the network has seen examples of, `all` draws all 15. Sheets are saved in the fold's folder under
-    the file's name and eight digits of its content. Raises InputError if the run has no network of its own or the file
-    is no image.
+    findings among those the network has seen examples of, `all` draws all labels. Sheets are saved in the fold's folder
+    under the file's name and eight digits of its content. Raises InputError if the run has no network of its own or the
+    file is no image.
     """
     if not (folder / MODEL).is_file():
         raise InputError(f"{folder} has no {MODEL} to explain")
@@ -67,7 +67,8 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
     notice = (
         f"Grad-CAM of {folder.parent.name}/{folder.name}, trained on {num_of(trained_on['images'], 'image')} of "
         f"{num_of(trained_on['patients'], 'patient')} ({data}). The network sees {size} x {size} pixels, a map has "
-        f"{cells} x {cells} cells. Numbers are probabilities, calibrated on validation. "
+        f"{cells} x {cells} cells and is scaled to its own maximum, so that colours of two maps cannot be compared. "
+        "Numbers are probabilities, calibrated on validation. "
         "Research software, no medical device: a heat map shows what moved the network, not what is there."
     )
 
@@ -85,9 +86,12 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
         probs = dict(zip(labels.LABELS, calibration.apply(logits[None])[0].tolist(), strict=True))
         ranked = sorted(labels.LABELS, key=probs.get, reverse=True)
         seen = [name for name in ranked if name not in unseen]
-        chosen = ranked if label == ALL else seen[:NUM_TOP] if label is None else [label]
+        # That nothing was found has no place in the image: it stands last and is never shown unasked.
+        ranked.sort(key=lambda name: name not in labels.FINDINGS)
+        top = [name for name in seen if name in labels.FINDINGS][:NUM_TOP]
+        chosen = ranked if label == ALL else top if label is None else [label]
         is_phantom = any((parent / PHANTOM_FILE).is_file() for parent in path.resolve().parents)
-        title = f"{path.name}{' (synthetic phantom)' if is_phantom else ''}"
+        title = f"{plain(path.name)}{' (synthetic phantom)' if is_phantom else ''}"
         drawn = shrink_image(grey, LARGEST_SIDE)
         warnings = []
         if remarks:
@@ -96,7 +100,7 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
         figure = plot_gradcam(drawn, {name: maps[name] for name in chosen}, probs, title=title, notice=text)
         digest = hashlib.sha256(content).hexdigest()[:8]  # two files of one name do not overwrite each other
         suffix = f"-{label.replace(' ', '_')}" if label else ""
-        out = folder / GRADCAM / f"{path.stem}-{digest}{suffix}.png"
+        out = folder / GRADCAM / fit_file_name(path.stem, f"-{digest}{suffix}.png")
         make_folder(out.parent)
         figure.savefig(out)
         if empty := [name for name in chosen if not maps[name].any()]:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cxrkeras.scoring.calibration import find_bins
 from cxrkeras.scoring.intervals import Interval
-from cxrkeras.text import num_of
+from cxrkeras.text import num_of, plain
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, "#000000", "#8C6D31")
@@ -50,8 +50,8 @@ def start_figure(height: float, title: str, source: str) -> Figure:
     """An empty figure that says what it shows and of which images."""
     figure = Figure(figsize=(_WIDTH, height), layout="constrained", dpi=104)
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=13)
-    figure.supxlabel(source, fontsize=9, color=GREY)
+    figure.suptitle(plain(title), fontsize=13)
+    figure.supxlabel(plain(source, 1000), fontsize=9, color=GREY)
     return figure
 
 
@@ -327,7 +327,7 @@ def plot_bands(epochs: Mapping[str, pd.DataFrame], *, source: str) -> Figure:
     panel = figure.subplots()
     for number, (run, rows) in enumerate(epochs.items()):
         colour, marker = CYCLE[number % len(CYCLE)], MARKERS[number // len(CYCLE) % len(MARKERS)]
-        panel.plot(rows["epoch"], rows["mean"], color=colour, marker=marker, markersize=4, label=run)
+        panel.plot(rows["epoch"], rows["mean"], color=colour, marker=marker, markersize=4, label=plain(run))
         panel.fill_between(
             rows["epoch"], rows["mean"] - rows["std"], rows["mean"] + rows["std"], color=colour, alpha=0.15, linewidth=0
         )

@@ -297,7 +297,7 @@ def _build_page(folder, metrics, scores, table, drawn, cells, source, num_sample
         ),
         Section(
             "Best, median and worst cases",
-            ["By IoU of Grad-CAM, over all findings. The true box is white."],
+            ["By IoU of Grad-CAM, over all findings. The true box is white; each map is scaled to its own maximum."],
             pictures=[
                 Picture("cases", map_figures.plot_cases(panels, source=source), "Heat maps of Grad-CAM and true boxes.")
             ],

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 
 from cxrkeras.explain.overlay import blend_map
 from cxrkeras.reports.figures import BLUE, CYCLE, GREY, MARKERS, ORANGE, spell, start_figure
+from cxrkeras.text import plain
 
 
 def plot_mistakes(
@@ -33,7 +34,7 @@ def plot_mistakes(
         if heat is not None and not (heat > 0).any():
             _note_emptiness(panel, 0.75)
         panel.set_title(
-            f"{row.kind}: {spell(row.label)}\n{row.prob:.3f}, threshold {row.threshold:.3f}; {row.image_id}",
+            f"{row.kind}: {spell(row.label)}\n{row.prob:.3f}, threshold {row.threshold:.3f}; {plain(row.image_id, 40)}",
             fontsize=8.5,
         )
     return figure
@@ -106,5 +107,5 @@ def plot_cases(panels: Mapping[str, Sequence[tuple]], *, source: str) -> Figure:
                 _note_emptiness(panel, 0.5)
             for x, y, width, height in boxes * len(grey):
                 panel.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="white", linewidth=1.5))
-            panel.set_title(f"{kind}: {spell(finding)}, IoU {iou:.2f}\n{image}", fontsize=9)
+            panel.set_title(f"{kind}: {spell(finding)}, IoU {iou:.2f}\n{plain(image, 40)}", fontsize=9)
     return figure

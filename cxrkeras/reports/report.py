@@ -321,8 +321,9 @@ def _mistakes(fold: Fold, main: Evaluation, source: str, progress: Progress) -> 
         Picture(
             "mistakes",
             figure,
-            "Left the image, right the Grad-CAM of the finding. A map without evidence means that no region raised the "
-            "logit: the threshold, often low for rare findings, was passed by what is common to all images.",
+            "Left the image, right the Grad-CAM of the finding, scaled to its own maximum. A map without evidence "
+            "means that no region raised the logit: the threshold, often low for rare findings, was passed by what is "
+            "common to all images.",
         )
     )
     return section

@@ -174,7 +174,10 @@
     view.open = id;
     if (view.beside === id) view.beside = null;
     set("beside", { value: view.beside });
-    if (!keepLabel || !label) chooseLabel(one.labels[0].label);
+    if (!keepLabel || !label) {
+      const apart = window.cxrLimits.apart; // they have no place in an image
+      chooseLabel((one.labels.find((each) => !apart.includes(each.label)) ?? one.labels[0]).label);
+    }
     showView();
     explain(id);
     setTimeout(() => {
@@ -295,6 +298,8 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   }
 
+  const formatShare = (share) =>
+    share < 0.001 ? "<0.1 %" : share > 0.999 ? ">99.9 %" : `${(100 * share).toFixed(1)} %`;
   const stem = (name) => name.replace(/\.[a-z0-9]{1,5}$/i, "").replace(/[^\w-]+/g, "_") || "image";
 
   async function load(url) {
@@ -312,9 +317,9 @@
     const [width, height] = [Math.round(grey.naturalWidth * larger), Math.round(grey.naturalHeight * larger)];
     const line = Math.round(width / 48);
     const row = one.labels.find((each) => each.label === label);
-    const share = `${(100 * row.probability).toFixed(1)} %`;
-    const words = [`${one.name}: heat map of ${label.replace("_", " ")}, ${share} (${window.cxrLimits.run})`];
-    if (one.warnings.length) words.push(`May be no chest radiograph: ${one.warnings.join("; ")}.`);
+    const share = formatShare(row.probability);
+    const words = [`${one.name}: heat map of ${label.replaceAll("_", " ")}, ${share} (${window.cxrLimits.run})`];
+    if (one.warnings.length) words.push(`May be no chest radiograph like the training images: ${one.warnings.join("; ")}.`);
     words.push(...window.cxrLimits.notices);
     const foot = Math.round(line * 1.5 * (words.length + 0.5));
     const canvas = Object.assign(document.createElement("canvas"), { width, height: height + foot });
@@ -350,10 +355,18 @@
 
   // Events.
 
-  function paint(theme) {
-    document.documentElement.dataset.theme = theme;
-    localStorage.setItem("theme", theme);
-    if ($("theme")) $("theme").textContent = theme === "dark" ? "Light theme" : "Dark theme";
+  // The system's theme until somebody chooses one here.
+  const light = window.matchMedia("(prefers-color-scheme: light)");
+  const theme = () => localStorage.getItem("theme") ?? (light.matches ? "light" : "dark");
+
+  function paint() {
+    document.documentElement.dataset.theme = theme();
+    if ($("theme")) $("theme").textContent = theme() === "dark" ? "Light theme" : "Dark theme";
+  }
+
+  function changeTheme() {
+    localStorage.setItem("theme", theme() === "dark" ? "light" : "dark");
+    paint();
   }
 
   document.addEventListener("click", (event) => {
@@ -372,7 +385,7 @@
     else if (target.id === "clear") clear();
     else if (target.id === "save-picture") savePicture();
     else if (target.id === "save-report") saveReport();
-    else if (target.id === "theme") paint(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+    else if (target.id === "theme") changeTheme();
   });
   document.addEventListener("input", (event) => {
     if (event.target.type === "range") adjust();
@@ -432,13 +445,14 @@
   });
 
   // Dash draws the page after this script has run; a file input is none of its components.
-  paint(localStorage.getItem("theme") ?? "dark");
+  paint();
+  light.addEventListener("change", paint);
   new MutationObserver((changes, observer) => {
     if (!$("drop") || !$("theme")) return;
     observer.disconnect();
     $("drop").innerHTML = '<label for="files">Choose radiographs, or drop them here</label>' +
       '<input id="files" type="file" multiple accept=".png,.jpg,.jpeg,.dcm,image/png,image/jpeg,application/dicom,*/*">';
-    paint(document.documentElement.dataset.theme);
+    paint();
   }).observe(document.body, { childList: true, subtree: true });
   window.cxr = {
     beside: (id) => {

@@ -3,9 +3,14 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
+
+from cxrkeras.cli import app
+from cxrkeras.errors import InputError
 
 
 def cxrkeras(*arguments, cwd):
@@ -13,6 +18,22 @@ def cxrkeras(*arguments, cwd):
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
     assert "Traceback" not in done.stderr + done.stdout, done.stderr
     return done
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+
+
+def run_here(*arguments):
+    """The same in this process, which has TensorFlow already; from the working folder."""
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    if isinstance(result.exception, InputError):
+        return Done(2, f"{result.output}error: {result.exception}")
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Done(result.exit_code, result.output)
 
 
 @pytest.mark.parametrize(
@@ -65,36 +86,51 @@ def test_help_teaches(tmp_path):
     assert "goes on with an unfinished" in " ".join(done.stdout.split())
 
 
-def test_the_whole_way_from_the_shell(phantom_folder, tmp_path):
+def test_the_whole_way_from_the_shell(phantom_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     shutil.copytree(phantom_folder, tmp_path / "data" / "phantom")
     image = next((tmp_path / "data" / "phantom" / "images").iterdir())
-    made = cxrkeras("records", "--data", "data/phantom", "--size", 32, cwd=tmp_path)
+    made = run_here("records", "--data", "data/phantom", "--size", 32)
     assert "wrote 200 records of 32 px in records/phantom-32" in made.stdout
     settings = ["--model", "resnet18", "--weights", "none", "--set", "training.epochs=1"]
-    trained = cxrkeras("train", *settings, cwd=tmp_path)
+    trained = run_here("train", *settings)
     assert trained.returncode == 0, trained.stdout
     assert "synthetic phantoms" in trained.stdout
     assert "mean of the findings" in trained.stdout
-    explained = cxrkeras("gradcam", "nowhere.png", image, "--label", "all", cwd=tmp_path)
-    assert explained.returncode == 0
+    explained = run_here("gradcam", "nowhere.png", image, "--label", "all")
+    assert explained.returncode == 1  # one of two
     assert "skipped cannot open nowhere.png" in explained.stdout
     saved = list((tmp_path / "experiments" / "runs").glob("*/fold0/gradcam/*-all.png"))
     assert len(saved) == 1
     assert str(saved[0].relative_to(tmp_path)) in explained.stdout
     (tmp_path / "data" / "phantom" / "images" / "broken.png").write_bytes(b"no image")
-    predicted = cxrkeras("predict", "data/phantom/images", "--csv", "all.csv", cwd=tmp_path)
-    assert predicted.returncode == 0
+    predicted = run_here("predict", "data/phantom/images", "--csv", "all.csv")
+    assert predicted.returncode == 1
     assert "skipped data/phantom/images/broken.png: not a PNG, JPEG or DICOM image" in predicted.stdout
+    assert (tmp_path / "all.csv").read_bytes().startswith(b"\xef\xbb\xbf")
     table = pd.read_csv(tmp_path / "all.csv").set_index("file")
     assert len(table) == 201
     assert table["prob_Mass"].notna().sum() == 200
-    calibrated = cxrkeras("calibrate", "--sensitivity", "0.9", "--method", "isotonic", cwd=tmp_path)
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    names = [b"\xff\xfe.png", b"a\x1b[2Jb.png", b"$x$ $\\frac{.png", b"y" * 251 + b".png"]
+    for name in names:
+        shutil.copy(image, bytes(odd) + b"/" + name)
+    for command in ("predict", "gradcam"):
+        done = run_here(command, "odd")
+        assert done.returncode == 0
+        assert "\x1b" not in done.stdout
+        assert done.stdout.count(".png: ") == len(names)
+    nothing = run_here("gradcam", "data/phantom/images/broken.png", "nowhere.png")
+    assert nothing.returncode == 2
+    assert "none of 2 files can be explained" in nothing.stdout
+    calibrated = run_here("calibrate", "--sensitivity", "0.9", "--method", "isotonic")
     assert "sensitivity>=0.9 on calibrated probabilities (isotonic)" in " ".join(calibrated.stdout.split())
-    explored = cxrkeras("explore", cwd=tmp_path)
-    scored = cxrkeras(
+    explored = run_here("explore")
+    scored = run_here(
         "score",
         next((tmp_path / "experiments" / "runs").glob("*/fold0/predictions_test.csv")),
-        "--labels", "data/phantom/Data_Entry_2017_v2020.csv", "--out", "scored", cwd=tmp_path,
+        "--labels", "data/phantom/Data_Entry_2017_v2020.csv", "--out", "scored",
     )  # fmt: skip
     assert "no thresholds and no calibration" in scored.stdout
     for done, page in ((explored, "records/phantom-32/explore/explore.html"), (scored, "scored/report.html")):

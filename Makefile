@@ -118,7 +118,7 @@ tensorboard: .venv/ready ## open the curves of all runs [PORT=6006]
 	@$(RUN_CXR) tensorboard $(call opt,PORT,port)
 
 test: .venv/ready ## run the tests, in under ten minutes
-	@.venv/bin/python -m pytest -m "not slow and not browser"
+	@.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not browser"
 
 test-browser: .venv/ready ## run the tests of the page in Chromium, if it is installed [BROWSER=required to fail if not]
 	@BROWSER=$(BROWSER) .venv/bin/python -m pytest -m browser

@@ -174,15 +174,6 @@ class Experiment(_Section):
     sampling: Sampling = Sampling()
     augmentation: Augmentation = Augmentation()
 
-    @pydantic.model_validator(mode="after")
-    def _fit_warm_up(self):
-        shortest = min(phase.epochs for phase in self.phases)
-        if self.schedule.name == "cosine" and self.schedule.warm_up > shortest:
-            raise ValueError(
-                f"schedule.warm_up is {self.schedule.warm_up:g} epochs and a phase has {shortest}: shorten the warm-up"
-            )
-        return self
-
     @property
     def phases(self) -> list[Phase]:
         """What learns when, at which rate; a single phase where the file names none."""
@@ -232,12 +223,24 @@ def load_experiment(name: str | None = None, *, settings: dict | None = None, ov
                 raise InputError(f"{section} is no section: cannot set {key}")
         place[field] = _parse_value(value, is_text=_takes_text([*sections, field]))
     try:
-        return Experiment(**content)
+        experiment = Experiment(**content)
     except pydantic.ValidationError as error:
         raise InputError(f"{source}: {_explain(error.errors())}") from None
+    _check_warm_up(experiment, source)
+    return experiment
 
 
-_ASSIGNMENT = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'[^']*'|\[(?:"[^"]*"|'[^']*'|[^\]"'])*\]|[^\s"'\[])+""")
+def _check_warm_up(experiment: Experiment, source: str) -> None:
+    """Refuse a phase without an epoch at its full rate; a run that is done may have one, and still loads."""
+    shortest = min(phase.epochs for phase in experiment.phases)
+    if experiment.schedule.name == "cosine" and experiment.schedule.warm_up > shortest:
+        warm_up = f"schedule.warm_up is {experiment.schedule.warm_up:g} epochs"
+        raise InputError(f"{source}: {warm_up} and a phase has {shortest}: shorten the warm-up")
+
+
+# A quote opens where a value or an entry of a list may begin; elsewhere it is a letter, as in data.records=o'brien
+_QUOTED = r"""(?:(?<=[=\s,\[{])|^)(?:"(?:\\.|[^"\\])*"|'[^']*')"""
+_ASSIGNMENT = re.compile(rf"""(?:{_QUOTED}|\[(?:{_QUOTED}|[^\]"'])*\]|(?<![=\s])["']|[^\s"'\[])+""")
 
 
 def _split_assignments(text: str) -> list[str]:
@@ -252,7 +255,8 @@ def _parse_value(text: str, *, is_text: bool) -> object:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text  # a bare word
+        is_quoted = len(text) > 1 and text[0] == text[-1] == '"'
+        return text[1:-1] if is_quoted else text  # a bare word, or a path with backslashes that are no escapes
     except RecursionError:
         raise InputError(f"a setting is nested too deeply: {text[:20]}...") from None
     return text if is_text and not isinstance(value, str) else value  # names may be numbers, as records of 2024

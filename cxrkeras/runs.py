@@ -76,7 +76,7 @@ def locked(lock: Path, refusal: str) -> Iterator[None]:
     if os.environ.get(NO_LOCKS):
         yield
         return
-    held = filelock.FileLock(lock)
+    held = filelock.FileLock(lock, fallback_to_soft=False)
     try:
         held.acquire(blocking=False)
     except filelock.Timeout:

@@ -3,7 +3,7 @@
 import unicodedata
 
 REPLACEMENT = "\ufffd"
-LONGEST_NAME = 200  # characters of a name that came from outside
+LONGEST_NAME = 255  # characters of a name that came from outside
 
 
 def clean(text: str, longest: int | None = None, keep: str = "") -> str:

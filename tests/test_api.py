@@ -321,7 +321,15 @@ def test_what_is_no_file_is_named_and_a_pipe_is_not_waited_for(predictor, tmp_pa
     files = list_files([tmp_path / "a.png", tmp_path / "pipe.png", tmp_path / "gone.png"])
     answers = [answer for _, answer in answer_files(predictor, files)]
     assert answers[0].probs
-    assert [str(answer) for answer in answers[1:]] == ["no such file"] * 2
+    assert [str(answer) for answer in answers[1:]] == ["not a file, but a pipe or a device", "no such file"]
+    long, forbidden = tmp_path / f"{'n' * 300}.png", tmp_path / "forbidden"
+    assert [str(answer) for _, answer in answer_files(predictor, [long])] == ["no such file"]
+    with pytest.raises(InputError, match="no file or folder"):
+        list_files([long])
+    forbidden.mkdir(mode=0)
+    if not os.access(forbidden, os.R_OK):  # root may read everything
+        with pytest.raises(InputError, match="cannot read the folder"):
+            list_files([tmp_path])
     with pytest.raises(InputError, match="no file or folder"):
         list_files([tmp_path / "gone.png"])
 

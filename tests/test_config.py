@@ -105,6 +105,8 @@ def test_experiments_are_frozen():
         ('data.records="my records"', ("my records", "imagenet")),
         ("model.weights='a b/c.keras' data.records=x", ("x", "a b/c.keras")),
         ("data.records=true model.weights=1.5", ("true", "1.5")),
+        ("data.records=o'brien model.weights=it's.keras", ("o'brien", "it's.keras")),
+        (r'model.weights="C:\Users\a b.keras"', (None, r"C:\Users\a b.keras")),
         ("", (None, "imagenet")),
     ],
 )
@@ -118,7 +120,7 @@ def test_lists_with_blanks_and_what_is_not_closed():
     settings = {"model": {"name": "resnet18"}, "loss": {"name": "focal"}}
     experiment = load_experiment(settings=settings, overrides=f"loss.alpha=[{weights}] training.epochs=2")
     assert experiment.loss.alpha == [0.1] * 15
-    for overrides in ('data.records="x', "loss.alpha=[0.1, 0.2", "data.records=it's"):
+    for overrides in ('data.records="x', "loss.alpha=[0.1, 0.2", "data.records='its"):
         with pytest.raises(InputError, match="not closed"):
             load_experiment(settings=settings, overrides=overrides)
 

@@ -209,6 +209,22 @@ def test_too_little_memory_says_what_to_try(small_experiment, tmp_path, monkeypa
         train_fold(small_experiment, root=tmp_path)
 
 
+def test_a_backup_from_before_phases_were_counted(tmp_path):
+    history = [{"epoch": epoch, "phase": phase} for epoch, phase in enumerate((1, 1, 2, 2, 2), 1)]
+    save_backup(tmp_path, [], Progress(epochs_done=5, best_quality=0.7, best_epoch=4, history=history))
+    path = tmp_path / "backup" / "state.npz"
+    with np.load(path) as saved:
+        content = json.loads(str(saved["progress"]))
+    for name in ("phase", "phase_began", "phase_quality", "phase_best_epoch", "stopped"):
+        del content[name]
+    np.savez(path, progress=json.dumps(content))
+    progress = load_backup(tmp_path, [])
+    assert (progress.phase, progress.phase_began, progress.phase_best_epoch) == (1, 2, 4)
+    assert progress.phase_quality == 0.7
+    assert progress.is_phase_over(epochs=3, patience=0)
+    assert not progress.is_phase_over(epochs=4, patience=0)
+
+
 @pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"text"])
 def test_a_damaged_backup_is_told(tmp_path, damage):
     variables = [keras.Variable(np.arange(6.0)), keras.Variable(np.ones((2, 3)))]
@@ -218,7 +234,7 @@ def test_a_damaged_backup_is_told(tmp_path, damage):
     assert np.array_equal(again[0], np.arange(6.0))
     path = tmp_path / "backup" / "state.npz"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(InputError, match="train anew"):
+    with pytest.raises(InputError, match="train again"):
         load_backup(tmp_path, again)
 
 

@@ -87,7 +87,7 @@ def test_an_empty_map_says_so():
     figure = plot_gradcam(grey, maps, {"Mass": 0.1, "Edema": 0.95}, title="t", notice="n")
     texts = [[text.get_text() for text in panel.texts] for panel in figure.axes[:3]]
     assert texts == [[], ["no positive evidence"], []]
-    assert panel_titles(figure) == ["radiograph", "Mass  0.10", "Edema  0.95"]
+    assert panel_titles(figure) == ["radiograph", "Mass  10.0 %", "Edema  95.0 %"]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,15 +21,25 @@ def list_files(paths: list[Path]) -> list[Path]:
     """The files given, and all files in the folders given, hidden ones left out. InputError if none of it is there."""
     found = []
     for path in paths:
-        if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.is_file()]
-            found += [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        if os.path.isdir(path):  # unlike Path's, False for names that are too long
+            found += [Path(folder, name) for folder, name in _walk(path)]
         else:
             found.append(path)
-    if not any(path.exists() for path in found):
-        kind = "files in" if any(path.is_dir() for path in paths) else "file or folder"
+    if not any(os.path.exists(path) for path in found):
+        kind = "files in" if any(os.path.isdir(path) for path in paths) else "file or folder"
         raise InputError(f"no {kind} {', '.join(map(str, paths))}")
     return found
+
+
+def _walk(path: Path) -> Iterator[tuple[str, str]]:
+    """Folder and name of each file below `path` that is not hidden. InputError for a folder that cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"cannot read the folder {error.filename}: {error.strerror}")
+
+    for folder, folders, names in os.walk(path, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from ((folder, name) for name in sorted(names) if not name.startswith("."))
 
 
 def answer_files(
@@ -37,8 +48,8 @@ def answer_files(
     """Answers in the order of the files; an InputError in place of one that cannot be read."""
 
     def work(path: Path) -> Answer | InputError:
-        if not path.is_file():  # a pipe would be waited for without end
-            return InputError("no such file")
+        if not os.path.isfile(path):  # a pipe would be waited for without end
+            return InputError("no such file" if not os.path.exists(path) else "not a file, but a pipe or a device")
         try:
             with open_image(path) as content:
                 return predictor.answer(decode_image(content), warnings=read_warnings(content))

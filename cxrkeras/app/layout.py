@@ -33,7 +33,7 @@ def build_layout(facts: Facts, largest_file: int) -> html.Div:
                     "file": largest_file,
                     "picture": LARGEST_PICTURE,
                     "run": facts.run,
-                    "apart": [NO_FINDING],  # labels that say that nothing was found
+                    "apart": [NO_FINDING, *facts.unseen],  # labels with no place in an image, or never learned
                     "notices": [SYNTHETIC] * facts.is_synthetic + [NOTICE],
                 },
             ),

@@ -26,7 +26,7 @@ THRESHOLD = (
 HEAT_MAP = "A heat map shows what raised the network's score for a label, not where a disease is."
 SCALE = (
     "Each map is scaled to its own maximum (yellow), so that the colours of two maps cannot be compared; the "
-    "probability says how strong the finding is."
+    "probability says how likely the label is."
 )
 _drawing = threading.Lock()  # matplotlib's caches of fonts are shared
 

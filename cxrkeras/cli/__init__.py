@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -20,6 +21,8 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows a question mark
+    warnings.filterwarnings("ignore", "Glyph .* missing from font")  # matplotlib draws a box instead
     try:
         app()
     except InputError as error:

@@ -37,14 +37,14 @@ def demo() -> None:
     test = pd.read_csv(folder / predictions_file("test"), dtype={"image_id": str})
     truth = test[list(FINDINGS)].to_numpy()
     logits = test[[f"logit_{label}" for label in FINDINGS]].to_numpy()
-    # Of the test images with two findings, the one whose less certain finding the network is surest of.
+    # Of the test images with two findings, the one whose less certain finding has the highest score.
     sureness = (logits + 1e9 * (1 - truth)).min(axis=1) - 1e9 * (truth.sum(axis=1) != 2)
     chosen = sureness.argmax()
     image = DEMO_DATA / "images" / test["image_id"][chosen]
     true = [label for label in FINDINGS if test[label][chosen]]
     sheet = build_sheets(folder)(image)
     console.print(f"{image} was drawn with {' and '.join(true)};")
-    console.print("of the test images with two findings it is the one on which the network is surest of both")
+    console.print("of the test images with two findings it is the one whose lower score is the highest")
     console.print(f"saved {sheet.path}")
     console.rule("5 of 5: report")
     from cxrkeras.reports.report import write_report

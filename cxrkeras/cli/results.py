@@ -10,7 +10,7 @@ from cxrkeras.errors import InputError
 from cxrkeras.labels import NO_FINDING
 from cxrkeras.runs import RUNS_ROOT, find_fold, find_folds, find_records, find_run, make_folder, write_text
 from cxrkeras.tables import print_comparison, print_evaluation, print_localisation, print_scores, print_thresholds
-from cxrkeras.text import format_share, num_of
+from cxrkeras.text import clean, format_share, num_of
 
 
 def _end(failed: int, total: int, what: str) -> None:
@@ -58,7 +58,7 @@ def gradcam(
                 console.print(f"skipped {error}")
                 continue
             shares = ", ".join(f"{name} {format_share(sheet.probs[name])}" for name in sheet.shown)
-            console.print(f"{path}: {shares}")
+            console.print(f"{clean(str(path))}: {shares}")
             for warning in sheet.warnings:
                 console.print(f"  {warning}")
             console.print(f"  saved {sheet.path}")
@@ -243,13 +243,13 @@ def predict(
             if isinstance(answer, InputError):
                 results.append({"name": str(path)} | describe_problem(answer))
                 unread += 1
-                console.print(f"skipped {path}: {answer}")
+                console.print(f"skipped {clean(str(path))}: {answer}")
                 continue
             results.append({"name": str(path)} | describe_answer(answer, facts.thresholds))
             over = {label: f"{label} {format_share(answer.probs[label])}" for label in answer.found}
             nothing = over.pop(NO_FINDING, "")
             found = ", ".join(over.values()) or "no finding over its threshold"
-            console.print(f"{path}: {found}{f'; {nothing}' if nothing else ''}")
+            console.print(f"{clean(str(path))}: {found}{f'; {nothing}' if nothing else ''}")
             for warning in answer.warnings:
                 console.print(f"  warning: {warning}")
     if csv:

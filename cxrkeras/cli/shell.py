@@ -35,7 +35,7 @@ class _Cleaner(RenderHook):
         return [_Cleaned(each) for each in renderables]
 
 
-console = Console(highlight=False, soft_wrap=True, markup=False)  # paths may have brackets
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # paths may have brackets
 console.push_render_hook(_Cleaner())
 
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same result.")]

@@ -12,6 +12,7 @@ from cxrkeras.text import format_share, plain
 
 COLOURS = "inferno"
 LETTERS_AN_INCH = 14  # of the notice
+LONGEST_NOTICE = 2000  # characters
 STRONGEST = 0.55  # opacity of the overlay where the map is largest
 
 
@@ -64,7 +65,7 @@ def plot_gradcam(
     num_rows = -(-num_panels // num_columns)
     height, width = grey.shape
     inches = 3.1 * num_columns
-    lines = textwrap.fill(notice, int(inches * LETTERS_AN_INCH))
+    lines = textwrap.fill(plain(notice, LONGEST_NOTICE), int(inches * LETTERS_AN_INCH))
     tall = (3.1 * height / width + 0.3) * num_rows + 0.4 + 0.15 * len(lines.splitlines())
     figure = Figure(figsize=(inches, tall), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from cxrkeras.explain.overlay import plot_gradcam
 from cxrkeras.models.classifier import FEATURES
 from cxrkeras.runs import CONFIG, GRADCAM, MODEL, PHANTOM_FILE, Config, load_shaped, make_folder
 from cxrkeras.scoring.operating import load_operating_points
-from cxrkeras.text import fit_file_name, num_of, plain
+from cxrkeras.text import clean, fit_file_name, num_of, plain
 
 NUM_TOP = 4
 LARGEST_SIDE = 2048  # pixels of a picture that is drawn; the largest images would take gigabytes
@@ -74,13 +75,15 @@ def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
 
     def draw(path: Path, label: str | None = None) -> Sheet:
         label = check_label(label)
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for without end
+            raise InputError(f"{clean(str(path))} is not a file, but a folder, a pipe or a device")
         try:
             content = path.read_bytes()
             grey, remarks = decode_image(content), read_warnings(content)
         except OSError as error:
-            raise InputError(f"cannot open {path}: {error.strerror}") from None
+            raise InputError(f"cannot open {clean(str(path))}: {error.strerror}") from None
         except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{clean(str(path))}: {error}") from None
         image = resize_image(grey, size)
         logits, maps = explain(image)
         probs = dict(zip(labels.LABELS, calibration.apply(logits[None])[0].tolist(), strict=True))

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from cxrkeras.explain.overlay import blend_map
 from cxrkeras.reports.figures import BLUE, CYCLE, GREY, MARKERS, ORANGE, spell, start_figure
-from cxrkeras.text import plain
+from cxrkeras.text import format_share, plain
 
 
 def plot_mistakes(
@@ -34,7 +34,8 @@ def plot_mistakes(
         if heat is not None and not (heat > 0).any():
             _note_emptiness(panel, 0.75)
         panel.set_title(
-            f"{row.kind}: {spell(row.label)}\n{row.prob:.3f}, threshold {row.threshold:.3f}; {plain(row.image_id, 40)}",
+            f"{row.kind}: {spell(row.label)}\n{format_share(row.prob)}, threshold {format_share(row.threshold)}; "
+            f"{plain(row.image_id, 40)}",
             fontsize=8.5,
         )
     return figure

@@ -83,6 +83,20 @@ def load_backup(folder: Path, variables: list[keras.Variable]) -> Progress:
         with path.open("rb") as file, np.load(file) as saved:
             for i, variable in enumerate(variables):
                 variable.assign(saved[f"v{i}"])
-            return Progress(**json.loads(str(saved["progress"])))
+            return _read_progress(json.loads(str(saved["progress"])))
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is damaged ({error}): delete {path.parent} and train again") from error
+
+
+def _read_progress(content: dict) -> Progress:
+    """Progress as it was saved; before phases were counted, the state was that of the last epoch's phase."""
+    progress = Progress(**content)
+    if "phase" not in content and progress.history:
+        phases = [row.get("phase", 1) for row in progress.history]
+        progress.phase = int(phases[-1]) - 1
+        progress.phase_began = phases.index(phases[-1])
+        # The best of all, if it is of this phase: what is known of its quality
+        is_own = progress.best_epoch > progress.phase_began
+        progress.phase_best_epoch = progress.best_epoch if is_own else progress.phase_began
+        progress.phase_quality = progress.best_quality if is_own else -np.inf
+    return progress

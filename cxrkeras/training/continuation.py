@@ -16,15 +16,18 @@ _BY_LENGTH = ("cosine",)  # schedules whose rates depend on how long a phase is
 
 
 def find_shorter(folder: Path, resolved: Experiment, manifest: Manifest) -> Path | None:
-    """The longest finished run, of this fold, whose settings differ from those of `folder` in fewer epochs alone."""
-    found = {}
+    """A finished run, of this fold, whose settings differ from those of `folder` in fewer epochs alone.
+
+    The longest with its state, or else the longest.
+    """
+    found = []
     for other in folder.parents[1].glob(f"*/{folder.name}/{METRICS}"):
         with suppress(InputError, KeyError, TypeError):  # a damaged run is none to start from
             epochs = int(load_json(other.with_name(CONFIG))["experiment"]["training"]["epochs"])
             for shorter in _shorten(resolved, epochs):
                 if name_run("x", shorter, manifest)[-8:] == other.parents[1].name[-8:]:
-                    found[epochs] = other.parent
-    return found[max(found)] if found else None
+                    found.append((find_backup(other.parent).exists(), epochs, other.parent))
+    return max(found)[-1] if found else None
 
 
 def _shorten(resolved: Experiment, epochs: int) -> Iterator[Experiment]:
@@ -44,7 +47,7 @@ def _shorten(resolved: Experiment, epochs: int) -> Iterator[Experiment]:
 
 def continue_shorter(folder: Path, resolved: Experiment, manifest: Manifest, say: Callable[[str], None]) -> None:
     """Copy state, curves and best network of a shorter run into `folder`, if there is one with its state; says so."""
-    if find_backup(folder).exists() or (folder / HISTORY).exists():
+    if find_backup(folder).exists():
         return
     shorter = find_shorter(folder, resolved, manifest)
     if shorter is None:
@@ -59,6 +62,15 @@ def continue_shorter(folder: Path, resolved: Experiment, manifest: Manifest, say
         say(f"resuming from {name} after epoch {read_progress(folder).epochs_done}")
         return
     say(f"{name} has the same settings and fewer epochs, but {reason}: starting at epoch 1")
+
+
+def explain_longer(resolved: Experiment) -> str:
+    """How a run like this one gets more epochs."""
+    setting = "the epochs of the last phase" if resolved.training.phases else "training.epochs"
+    start = "resumes from this one's last state if it was kept with training.keep_state = true"
+    if resolved.schedule.name in _BY_LENGTH:
+        start = f"starts at epoch 1, as the {resolved.schedule.name} schedule depends on their number"
+    return f"For more epochs raise {setting}: that is a run of its own, which {start}"
 
 
 def _copy_state(shorter: Path, folder: Path) -> None:

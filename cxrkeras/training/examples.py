@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from cxrkeras.config import Experiment
 from cxrkeras.records.manifest import TRAIN_VAL, load_manifest
 from cxrkeras.records.pipeline import build_training_batches
+from cxrkeras.text import plain
 from cxrkeras.training.augment import Augmentation
 
 NUM_IMAGES, NUM_WAYS = 4, 7
@@ -28,8 +29,9 @@ def plot_augmentation(experiment: Experiment, records: Path) -> Figure:
     manifest = load_manifest(records)
     trained = [shard for shard in manifest.shards if shard.split == TRAIN_VAL and shard.fold != experiment.data.fold]
     figure.suptitle(
-        f"{NUM_IMAGES} of the {sum(shard.count for shard in trained):,} training images of {records}, split "
-        f"{manifest.split_name}, fold {experiment.data.fold} held out\nAugmentation: {chosen}",
+        f"{NUM_IMAGES} of the {sum(shard.count for shard in trained):,} training images of "
+        f"{plain(str(records))}, split {manifest.split_name}, fold {experiment.data.fold} held out\n"
+        f"Augmentation: {chosen}",
         fontsize=10,
     )
     panels = figure.subplots(len(images), NUM_WAYS + 1, squeeze=False)

@@ -43,9 +43,10 @@ from cxrkeras.scoring.operating import describe_part, fit_operating_points, save
 from cxrkeras.scoring.predictions import Predictions, save_predictions
 from cxrkeras.scoring.predictor import build_live_predictor, build_predictor, predict_batches
 from cxrkeras.scoring.scores import describe_scores, explain_collapse, format_mean, mean_auc, score_predictions
+from cxrkeras.text import num_of
 from cxrkeras.training.backup import Progress, find_backup, load_backup, read_progress, save_backup
 from cxrkeras.training.board import GRID, Board
-from cxrkeras.training.continuation import continue_shorter
+from cxrkeras.training.continuation import continue_shorter, explain_longer
 from cxrkeras.training.input_check import fit_input_check
 from cxrkeras.training.plan import describe_run, name_run, resolve_experiment
 from cxrkeras.training.sampling import draw_copies, expect_copies, split_passes
@@ -91,10 +92,7 @@ def train_fold(
     resolved, records, manifest = resolve_experiment(experiment)
     folder = root / name_run(name or resolved.model.name, resolved, manifest) / f"fold{resolved.data.fold}"
     if (folder / METRICS).is_file():
-        monitor.say(
-            f"already done: {folder}. For more epochs raise training.epochs: that is a run of its own, which resumes "
-            "from this one's last state if it was kept with training.keep_state = true"
-        )
+        monitor.say(f"already done: {folder}. {explain_longer(resolved)}")
         return Result(folder, load_json(folder / METRICS, ("validation", "test")), is_new=False)
     index = load_index(records)
     start = check_start(resolved, records, manifest, index, monitor.say)
@@ -222,7 +220,7 @@ class _Loop:
             name = "the training" if len(phases) == 1 else f"phase {number} of {len(phases)}"
             self.monitor.say(
                 f"{name} ends early, after epoch {progress.epochs_done}: no better validation AUC in "
-                f"{self.training.early_stopping} epochs"
+                f"{num_of(self.training.early_stopping, 'epoch')}"
             )
 
     def _resume(self) -> None:

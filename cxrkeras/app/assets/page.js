@@ -318,7 +318,8 @@
     const line = Math.round(width / 48);
     const row = one.labels.find((each) => each.label === label);
     const share = formatShare(row.probability);
-    const words = [`${one.name}: heat map of ${label.replaceAll("_", " ")}, ${share} (${window.cxrLimits.run})`];
+    const kind = heat?.has_evidence ? "heat map of" : "no heat map: nothing in the image speaks for";
+    const words = [`${one.name}: ${kind} ${label.replaceAll("_", " ")}, ${share} (${window.cxrLimits.run})`];
     if (one.warnings.length) words.push(`May be no chest radiograph like the training images: ${one.warnings.join("; ")}.`);
     words.push(...window.cxrLimits.notices);
     const foot = Math.round(line * 1.5 * (words.length + 0.5));

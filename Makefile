@@ -5,7 +5,7 @@ EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN_CXR = .venv/bin/cxrkeras
 quote = '$(subst ','\'',$(1))'
 opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
-.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score predict app tensorboard test test-browser test-all lint bench bench-models bench-training bench-evaluation bench-app bench-input parity clean
+.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score predict app tensorboard test test-browser test-all lint bench bench-models bench-training bench-evaluation bench-app bench-input bench-decoding parity clean
 
 # What each target takes; anything else that is given is refused, as a misspelt option would otherwise do nothing.
 takes.phantom = N SIZE PREVALENCE SEED DATA
@@ -146,6 +146,9 @@ bench-app: .venv/ready ## measure predictions and heat maps through HTTP, effici
 
 bench-input: .venv/ready ## measure what the input check flags [RUNS="a b"]
 	@.venv/bin/python -m benchmarks.input_check $(RUNS)
+
+bench-decoding: .venv/ready ## measure memory and time of decoding the largest images allowed
+	@.venv/bin/python -m benchmarks.decoding
 
 parity: .venv/ready ## compare the networks with torchvision's, which must be installed [SAVE=1 stores its results for the tests]
 	@.venv/bin/python -m benchmarks.parity $(if $(SAVE),--save)

@@ -195,8 +195,9 @@ def _warnings(fold: Fold) -> list[str]:
     if not fold.shares_validation:
         warnings.append(
             "An ensemble over folds: no image was held out by all its members. Its probabilities are the mean of their "
-            "calibrated ones and its thresholds the mean of theirs, and neither is verified: in simulations such means "
-            "were less extreme than the observed shares."
+            "calibrated ones and its thresholds the mean of theirs, and neither is verified: in simulations (python -m "
+            "benchmarks.ensembles) such probabilities were less extreme than the observed shares, and thresholds meant "
+            "for a sensitivity of 0.9 reached 0.92 to 0.98."
         )
     if fold.config.get("is_past_known") is False:
         warnings.append(

@@ -179,14 +179,25 @@ def test_a_temperature_after_a_training_that_moves_the_mean_is_refused(tmp_path,
 def test_odd_logits_are_fitted_without_a_word_of_libraries(method):
     """Warnings are errors here."""
     rng = np.random.default_rng(0)
-    truth = (rng.random((60, 6)) < 0.3).astype(float)
+    truth = (rng.random((60, 9)) < 0.3).astype(float)
     truth[:, 4] = np.arange(60) == 7
-    logits = rng.normal(size=(60, 6))
-    logits[:, 0] = 3.0
+    logits = rng.normal(size=(60, 9))
+    logits[:, 0] = 0.3  # whose standard deviation is not quite zero
     logits[:, 1] = np.where(truth[:, 1] > 0, 5, -5) + 0.01 * logits[:, 1]  # separable
     logits[:, 2] *= 1e6
     logits[:, 3] = 1e-7 * logits[:, 3]
-    calibration = fit_calibration(truth, logits, fitted_on={}, method=method, names=tuple("abcdef"))
-    probs = calibration.apply(logits, tuple("abcdef"))
+    logits[:, 6] = 1e6 + logits[:, 6]
+    logits[:, 7] = 300 + 1e-3 * logits[:, 7]
+    logits[:, 8] *= 1e300
+    names = tuple("abcdefghi")
+    calibration = fit_calibration(truth, logits, fitted_on={}, method=method, names=names)
+    probs = calibration.apply(logits, names)
     assert ((probs >= 0) & (probs <= 1)).all()
-    fit_thresholds(truth, probs, fitted_on={}, names=tuple("abcdef"))
+    fit_thresholds(truth, probs, fitted_on={}, names=names)
+
+
+def test_platts_curve_does_not_depend_on_where_logits_lie():
+    truth, logits, _ = draw(num=400)
+    there = fit_calibration(truth, logits, fitted_on=ORIGIN).apply(logits)
+    far = fit_calibration(truth, 1e4 + 1e-2 * logits, fitted_on=ORIGIN).apply(1e4 + 1e-2 * logits)
+    np.testing.assert_allclose(far, there, atol=1e-6)

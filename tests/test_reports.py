@@ -222,6 +222,15 @@ def make_predictions(seed=0, num=400, patients=100):
     return Predictions(np.array([f"{n:03d}.png" for n in range(num)]), who, truth, logits)
 
 
+def test_predictions_without_a_finding_that_counts_have_no_mean():
+    predictions = make_predictions()
+    alone = replace(predictions, truth=predictions.truth[:, 14:], logits=predictions.logits[:, 14:], names=LABELS[14:])
+    for given in (alone, replace(predictions, is_network=False, left_out=LABELS)):
+        row = evaluate(given, replicates=10).scores.loc[MEAN]
+        assert np.isnan(row["auc"])
+        assert row["note"] == "0 of 14"
+
+
 def test_groups_are_scored_on_their_own_images():
     predictions = make_predictions()
     rng = np.random.default_rng(1)

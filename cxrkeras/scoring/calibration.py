@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from cxrkeras import labels
 from cxrkeras.errors import InputError
 from cxrkeras.runs import CALIBRATION, Origin, load_shaped, write_json
+from cxrkeras.scoring.predictions import LEAST_RANGE
 
 PLATT, TEMPERATURE, ISOTONIC = METHODS = ("platt", "temperature", "isotonic")
 MEMBERS = "members"  # of an ensemble over folds: each member's own method, then the mean of the probabilities
@@ -98,14 +99,16 @@ def _fit_curve(positive: np.ndarray, logits: np.ndarray, method: str) -> Curve:
     smooth = method == PLATT
     low, high = (1 / (num_negatives + 2), (num_positives + 1) / (num_positives + 2)) if smooth else (0.0, 1.0)
     target = np.where(positive, high, low)
-    spread = logits.std()
-    if spread > 0:
-        twice, sides = np.tile(logits / spread, 2)[:, None], np.repeat([1, 0], len(logits))
+    # In units of their own spread, around their own middle: Newton's method fails on 1e6 + 0.001 or 0.3 + 1e-17.
+    middle = logits.mean() if smooth else 0.0
+    spread = np.abs(logits - middle).max()
+    if np.ptp(logits) >= LEAST_RANGE:
+        twice, sides = np.tile((logits - middle) / spread, 2)[:, None], np.repeat([1, 0], len(logits))
         model = LogisticRegression(C=np.inf, fit_intercept=smooth, solver="newton-cholesky", tol=1e-8)
         model.fit(twice, sides, sample_weight=np.concatenate([target, 1 - target]))
-        slope, intercept = float(model.coef_[0, 0]) / spread, float(model.intercept_[0]) if smooth else 0.0
+        slope = float(model.coef_[0, 0]) / spread
         if slope > 0:
-            return Curve(slope, intercept)
+            return Curve(slope, float(model.intercept_[0]) - slope * middle if smooth else 0.0)
     return Curve(
         0.0,
         float(logit(target.mean())) if smooth else 0.0,

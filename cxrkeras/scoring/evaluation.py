@@ -87,7 +87,8 @@ def evaluate(
     mean = {}
     for score in ("auc", "average_precision"):
         values = scores[score].to_numpy()
-        mean[score] = values[findings][np.isfinite(values[findings])].mean() if scores["auc"].notna().any() else np.nan
+        defined = values[findings][np.isfinite(values[findings])]
+        mean[score] = defined.mean() if len(defined) else np.nan
         columns = getattr(drawn, score) if drawn else np.full((0, len(names)), np.nan)
         intervals = [find_interval(column) for column in columns.T]
         intervals.append(find_interval(average_replicates(columns[:, findings], values[findings])))

@@ -181,6 +181,8 @@ class Config(pydantic.BaseModel):
     def _is_one_or_the_other(self):
         if (self.experiment is None) == (self.members is None or self.average is None):
             raise ValueError("it has neither an experiment nor members with their average")
+        if self.members and "shares_validation" not in self.model_fields_set:
+            raise ValueError("an ensemble that fits what it cannot verify, as versions before this one made it")
         return self
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -154,6 +155,24 @@ def test_loading_never_fits_what_is_missing_again(tmp_path, missing):
     with pytest.raises(InputError, match=f"has no {missing}: `make calibrate"):
         load_operating_points(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("missing", "options"),
+    [
+        (["calibration.json"], " SENSITIVITY=0.9"),
+        (["thresholds.json"], " METHOD=isotonic"),
+        (["calibration.json", "thresholds.json"], ""),
+    ],
+)
+def test_what_is_missing_is_named_with_the_command_that_keeps_what_was_chosen(tmp_path, missing, options):
+    folder = write_run(tmp_path, "a", 1) / "fold0"
+    refit(folder, method="isotonic", sensitivity=0.9)
+    for name in missing:
+        (folder / name).unlink()
+    command = f"`make calibrate RUN={folder}{options}`"
+    with pytest.raises(InputError, match=re.escape(f"{' and no '.join(missing)}: {command} fits it again")):
+        load_operating_points(folder)
 
 
 @pytest.mark.parametrize(

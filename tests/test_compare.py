@@ -24,15 +24,17 @@ from cxrkeras.reports.compare import (
 )
 from cxrkeras.reports.report import write_report
 from cxrkeras.scoring.calibration import (
+    Calibration,
+    Curve,
     calibration_error,
     fit_calibration,
     least_calibration_error,
     load_calibration,
 )
-from cxrkeras.scoring.ensemble import average_logits, build_ensemble
+from cxrkeras.scoring.ensemble import average_logits, build_ensemble, calibrate_member
 from cxrkeras.scoring.evaluation import MEAN
-from cxrkeras.scoring.operating import describe_part, fit_operating_points, refit
-from cxrkeras.scoring.predictions import load_predictions, save_predictions
+from cxrkeras.scoring.operating import describe_part, fit_operating_points, load_operating_points, refit
+from cxrkeras.scoring.predictions import Predictions, load_predictions, save_predictions
 from cxrkeras.scoring.scores import describe_scores, mean_auc, score_labels
 from cxrkeras.scoring.thresholds import fit_thresholds, load_thresholds
 
@@ -214,6 +216,50 @@ def test_an_ensemble_over_folds_averages_calibrated_probabilities_and_claims_not
         refit(folder)
     with pytest.raises(InputError, match="averaged as calibrated probabilities"):
         build_ensemble(folders, average="logits", root=tmp_path)
+
+
+def test_a_mean_of_probabilities_keeps_the_rank_of_the_least_and_the_most_probable():
+    logits = np.linspace(-900, 900, 61)[:, None]
+    np.testing.assert_allclose(average_logits([logits, logits], "probabilities"), logits, atol=1e-9)
+    apart = average_logits([logits, logits - 800], "probabilities")
+    assert (np.diff(apart[:, 0]) > 0).all()
+    curves = {"x": Curve(slope=40.0, intercept=-3.0)}
+    images = np.array(["a", "b"])
+    sure = Predictions(images, images, np.eye(2)[:, :1], np.array([[30.0], [31.0]]), ("x",))
+    assert calibrate_member(sure, Calibration("platt", {}, curves)).logits[:, 0].tolist() == [1197, 1237]
+
+
+def test_an_ensemble_over_folds_needs_what_says_something_of_it(tmp_path):
+    run = write_run(tmp_path, "a")
+    folders = [run / f"fold{fold}" for fold in range(FOLDS)]
+    metrics = json.loads((folders[1] / "metrics.json").read_text())
+    metrics["validation"]["labels"][7]["auc"] = None  # no positives there
+    metrics["validation"]["collapsed"] = ["Mass"]
+    (folders[1] / "metrics.json").write_text(json.dumps(metrics))
+    folder, found = build_ensemble(folders, root=tmp_path)
+    rows = {row["label"]: row["auc"] for row in found["validation"]["labels"]}
+    assert rows["Hernia"] is None
+    expected = np.mean([rows[label] for label in FINDINGS if label != "Hernia"])
+    assert found["validation"]["mean_auc"] == pytest.approx(expected)
+    assert found["validation"]["mean_auc_findings"] == 13
+    assert load_run(folder.parent).collapsed == ["Mass"]
+    (folder / "thresholds.json").unlink()
+    with pytest.raises(InputError, match=r'no thresholds\.json: `make ensemble RUNS="a/fold0 a/fold1 a/fold2"`'):
+        load_operating_points(folder)
+    (folder / "predictions_test.csv").unlink()
+    with pytest.raises(InputError, match=r"Without test scores"):
+        write_report(folder, replicates=10)
+
+
+def test_ensembles_of_earlier_versions_are_refused(tmp_path):
+    run = write_run(tmp_path, "a")
+    folder, _ = build_ensemble([run / "fold0", run / "fold1"], root=tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    del config["shares_validation"]
+    (folder / "config.json").write_text(json.dumps(config))
+    for use in (load_run, write_report, refit):
+        with pytest.raises(InputError, match=r"config\.json is damaged .*versions before this one made it"):
+            use(folder)
 
 
 def test_members_whose_training_patients_are_tested_are_refused(tmp_path):

@@ -61,7 +61,8 @@ class Run:
     @property
     def collapsed(self) -> list[str]:
         """Labels for which one of its networks has collapsed, on validation or test."""
-        return sorted({name for part in (*self.validation, *self.test) for name in part.collapsed})
+        of_members = (name for one in self.metrics for name in one["validation"].get("collapsed", ()))
+        return sorted({*of_members, *(name for part in (*self.validation, *self.test) for name in part.collapsed)})
 
     @property
     def split(self) -> str:

@@ -85,7 +85,7 @@ class Fold:
 
 
 def load_fold(folder: Path) -> Fold:
-    """Read a finished fold. What is missing is noted; InputError if there are no predictions at all."""
+    """Read a finished fold. What is missing is noted; InputError if there are no predictions to be scored."""
     metrics = load_shaped(folder / METRICS, Metrics)
     config = load_shaped(folder / CONFIG, Config)
     parts, notes = {}, []
@@ -94,7 +94,8 @@ def load_fold(folder: Path) -> Fold:
             parts[part] = load_predictions(folder / predictions_file(part))
         except InputError as error:
             notes.append(f"Without {part} scores: {error}.")
-    if not parts:
+    # Validation images of an ensemble over folds are of different networks, which have no common score.
+    if not parts or (not config.get("shares_validation", True) and "test" not in parts):
         raise InputError(" ".join(notes))
     check_parts(parts, folder)
     fold = Fold(folder, config, metrics, parts, notes=notes)

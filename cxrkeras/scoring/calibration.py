@@ -46,7 +46,13 @@ class Curve:
     def apply(self, logits: np.ndarray) -> np.ndarray:
         if self.logits:
             return np.interp(logits, self.logits, self.probs)
-        return expit(self.slope * logits + self.intercept)
+        return expit(self.compute_log_odds(logits))
+
+    def compute_log_odds(self, logits: np.ndarray) -> np.ndarray:
+        """Those of the probabilities: finite, and of a logistic curve as far apart as its logits are."""
+        if self.logits:
+            return logit(np.clip(self.apply(logits), PROBABILITY_EPSILON, 1 - PROBABILITY_EPSILON))
+        return self.slope * logits + self.intercept
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
+from scipy.special import log_expit
 
 from cxrkeras.data.identity import hash_patients
 from cxrkeras.errors import InputError
@@ -23,7 +23,7 @@ from cxrkeras.runs import (
     predictions_file,
     write_json,
 )
-from cxrkeras.scoring.calibration import MEMBERS, PROBABILITY_EPSILON, Calibration, Curve
+from cxrkeras.scoring.calibration import MEMBERS, Calibration, Curve
 from cxrkeras.scoring.operating import (
     describe_part,
     fit_operating_points,
@@ -31,7 +31,7 @@ from cxrkeras.scoring.operating import (
     save_operating_points,
 )
 from cxrkeras.scoring.predictions import Predictions, load_parts, save_predictions
-from cxrkeras.scoring.scores import describe_scores
+from cxrkeras.scoring.scores import describe_scores, mean_auc
 from cxrkeras.scoring.thresholds import MIXED_RULES, Thresholds
 from cxrkeras.text import num_of
 
@@ -42,13 +42,11 @@ _SAME = ("split_name", "records_fingerprint", "folds", "is_synthetic")
 
 def average_logits(members: list[np.ndarray], average: str) -> np.ndarray:
     """The mean logits (N, L) of members' logits, or the logits of their mean probabilities."""
+    logits = np.asarray(members, np.float64)
     if average == "logits":
-        return np.mean(members, axis=0)
-    return _to_logits(np.mean([expit(member) for member in members], axis=0))
-
-
-def _to_logits(probs: np.ndarray) -> np.ndarray:
-    return logit(np.clip(probs, PROBABILITY_EPSILON, 1 - PROBABILITY_EPSILON))
+        return logits.mean(axis=0)
+    # Sums of p and of 1 - p, in logarithms: a probability that rounds to 0 or 1 would lose its rank.
+    return np.logaddexp.reduce(log_expit(logits), axis=0) - np.logaddexp.reduce(log_expit(-logits), axis=0)
 
 
 def share_validation(members: list[Predictions]) -> bool:
@@ -88,8 +86,11 @@ def combine_test(members: list[Predictions], average: str) -> Predictions:
 
 def calibrate_member(predictions: Predictions, calibration: Calibration) -> Predictions:
     """The same with logits of the member's calibrated probabilities."""
-    probs = calibration.apply(predictions.logits, predictions.names)
-    return replace(predictions, logits=_to_logits(probs))
+    columns = [
+        calibration.curves[name].compute_log_odds(column)
+        for name, column in zip(predictions.names, predictions.logits.T, strict=True)
+    ]
+    return replace(predictions, logits=np.stack(columns, axis=1))
 
 
 def build_ensemble(
@@ -207,7 +208,10 @@ def _check_past(folders: list[Path], names: list[str], config: dict, test: Predi
 
 
 def _average_scores(scores: dict, members: list[dict]) -> dict:
-    """Validation scores in which each AUC is the mean of the members' own: they are of different networks' images."""
+    """Validation scores in which each AUC is the mean of the members' own: they are of different networks' images.
+
+    The mean AUC is over the findings that are defined in all members.
+    """
     tables = [pd.DataFrame(member["labels"]).set_index("label") for member in members]
     rows = []
     for row in scores["labels"]:
@@ -216,12 +220,11 @@ def _average_scores(scores: dict, members: list[dict]) -> dict:
             values = [table.loc[row["label"], score] for table in tables]
             means[score] = None if any(pd.isna(value) for value in values) else float(np.mean(values))
         rows.append(row | means | {"note": row["note"] if means["auc"] is None else OF_MEMBERS})
-    means = [member["mean_auc"] for member in members]
-    mean = None if any(value is None for value in means) else float(np.mean(means))
+    mean, count = mean_auc(pd.DataFrame(rows).set_index("label").astype({"auc": float}))
     return scores | {
         "labels": rows,
-        "mean_auc": mean,
-        "mean_auc_findings": min(member["mean_auc_findings"] for member in members),
+        "mean_auc": mean if count else None,
+        "mean_auc_findings": count,
         "collapsed": sorted({name for member in members for name in member.get("collapsed", ())}),
         "note": f"validation: {OF_MEMBERS}, as no image was held out by all of them; calibration and thresholds are "
         "not verified",

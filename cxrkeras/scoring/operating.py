@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cxrkeras.errors import InputError
-from cxrkeras.runs import CONFIG, METRICS, Config, Metrics, load_shaped
+from cxrkeras.runs import CALIBRATION, CONFIG, METRICS, THRESHOLDS, Config, Metrics, load_shaped
 from cxrkeras.scoring.calibration import (
     ISOTONIC,
     PLATT,
@@ -14,7 +14,7 @@ from cxrkeras.scoring.calibration import (
     save_calibration,
 )
 from cxrkeras.scoring.predictions import Predictions, load_parts
-from cxrkeras.scoring.thresholds import Thresholds, fit_thresholds, load_thresholds, save_thresholds
+from cxrkeras.scoring.thresholds import YOUDEN, Thresholds, fit_thresholds, load_thresholds, save_thresholds
 
 VALIDATION = "validation"
 
@@ -81,4 +81,19 @@ def _name_moved_mean(config: dict) -> str:
 
 def load_operating_points(folder: Path) -> tuple[Calibration, Thresholds]:
     """Those of the fold's folder, which is only read; InputError where one is missing or damaged."""
+    if missing := [name for name in (CALIBRATION, THRESHOLDS) if not (folder / name).is_file()]:
+        raise InputError(f"{folder} has no {' and no '.join(missing)}: `{_name_command(folder)}` fits it again")
     return load_calibration(folder), load_thresholds(folder)
+
+
+def _name_command(folder: Path) -> str:
+    """The command that fits again what is missing, as it was chosen, as far as the other file says."""
+    config = load_shaped(folder / CONFIG, Config)
+    if not config.get("shares_validation", True):
+        return f'make ensemble RUNS="{" ".join(config["members"])}"'
+    command = f"make calibrate RUN={folder}"
+    if (folder / CALIBRATION).is_file() and (method := load_calibration(folder).method) != PLATT:
+        command += f" METHOD={method}"
+    if (folder / THRESHOLDS).is_file() and (rule := load_thresholds(folder).rule) != YOUDEN:
+        command += f" SENSITIVITY={rule.rpartition('=')[2]}"
+    return command

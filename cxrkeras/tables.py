@@ -88,10 +88,11 @@ def print_scores(console: Console, metrics: dict) -> None:
     table.add_section()
     means = ["mean of the findings"]
     for part in parts:
+        collapsed = len(set(part.get("collapsed", ())) & set(labels.FINDINGS))
         means += [
             "undefined" if part["mean_auc"] is None else f"{part['mean_auc']:.3f}",
             f"{part['mean_auc_findings']} of {len(labels.FINDINGS)}"
-            + (f", {len(part['collapsed'])} collapsed" if part.get("collapsed") else ""),
+            + (f", {collapsed} collapsed" if collapsed else ""),
         ]
     table.add_row(*means)
     console.print(table)
@@ -116,7 +117,8 @@ def print_folds(console: Console, summary: pd.DataFrame, run: str) -> None:
         cells = [label]
         for part in parts:
             row = part.loc[label]
-            cells += [_format_spread(row["auc_mean"], row["auc_std"]), str(int(row["folds"]))]
+            mark = f" ({row['collapsed']} collapsed)" if row["collapsed"] else ""
+            cells += [_format_spread(row["auc_mean"], row["auc_std"]) + mark, str(int(row["folds"]))]
         table.add_row(*cells, end_section=label == parts[0].index[0])
     console.print(table)
 

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import shutil
@@ -6,9 +7,13 @@ import time
 
 import pandas as pd
 import pytest
+from rich.console import Console
+from runs import write_run
 
 from cxrkeras.errors import InputError
 from cxrkeras.labels import LABELS
+from cxrkeras.notes import COLLAPSED
+from cxrkeras.tables import print_folds
 from cxrkeras.training.crossval import in_process, plan_sweep, run_sweep, save_ranking, summarise_folds
 
 
@@ -54,6 +59,23 @@ def test_only_what_is_missing_is_trained_and_folds_are_averaged(swept):
     assert (row["auc_mean"], row["auc_std"], row["folds"]) == pytest.approx((aucs.mean(), aucs.std(), len(aucs)))
     epochs = pd.read_csv(run / "crossval_epochs.csv")
     assert epochs.query("column == 'loss/train'")["folds"].tolist() == [5, 5]
+
+
+def test_collapsed_networks_are_counted_where_folds_are_averaged(tmp_path):
+    run = write_run(tmp_path, "a")
+    for fold, num_labels in ((0, 1), (2, 3)):
+        path = run / f"fold{fold}" / "metrics.json"
+        metrics = json.loads(path.read_text())
+        for row in metrics["test"]["labels"][:num_labels]:
+            row |= {"auc": 0.5, "note": COLLAPSED}
+        path.write_text(json.dumps(metrics))
+    summary = summarise_folds(run)
+    counts = summary.set_index(["part", "label"])["collapsed"]
+    assert counts["test"].iloc[:5].tolist() == [4, 2, 1, 1, 0]  # the mean, then the labels
+    assert not counts["validation"].any()
+    console = Console(width=120, record=True, quiet=False, file=io.StringIO())
+    print_folds(console, summary, "a")
+    assert console.export_text().count("(4 collapsed)") == 1
 
 
 def test_experiments_of_other_folds_are_not_compared(small_experiment, release, tmp_path):

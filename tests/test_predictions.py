@@ -1,12 +1,17 @@
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 from networks import draw_images, draw_weights
+from sklearn.metrics import roc_auc_score
 
 from cxrkeras.models.classifier import build_classifier
 from cxrkeras.notes import COLLAPSED
+from cxrkeras.scoring.evaluation import MEAN, evaluate
 from cxrkeras.scoring.predictions import Predictions, is_collapsed, save_predictions
 from cxrkeras.scoring.predictor import build_live_predictor, build_predictor
-from cxrkeras.scoring.scores import describe_scores, format_mean, score_predictions
+from cxrkeras.scoring.scores import describe_scores, format_count, format_mean, score_predictions
 
 
 def test_predictors_compute_what_the_network_does_and_only_the_live_one_follows_its_weights():
@@ -57,6 +62,18 @@ def test_a_file_gives_back_float32_logits_whole_and_patients_of_any_name(tmp_pat
     assert score_predictions(same)["auc"].equals(score_predictions(nearly)["auc"])
 
 
+def test_metrics_hold_the_scores_of_the_file_to_the_last_digit(tmp_path):
+    logits = np.random.default_rng(3).normal(size=(970, 15)).astype(np.float32)
+    path = tmp_path / "predictions_test.csv"
+    described = json.loads(json.dumps(describe_scores(save_predictions(path, make(logits)))))
+    table = pd.read_csv(path)
+    for row in described["labels"]:
+        assert row["auc"] == roc_auc_score(table[row["label"]], table[f"logit_{row['label']}"])
+        assert row["positives"] == table[row["label"]].sum()
+    nothing = make(np.where(np.arange(15) == 2, np.nan, logits))
+    assert describe_scores(nothing)["labels"][2]["auc"] is None
+
+
 def test_a_collapsed_label_has_an_auc_of_a_half_and_other_peoples_predictions_are_left_alone():
     logits = np.random.default_rng(1).normal(size=(200, 15))
     predictions = make(logits)
@@ -69,7 +86,9 @@ def test_a_collapsed_label_has_an_auc_of_a_half_and_other_peoples_predictions_ar
     assert scores.loc["Edema", "average_precision"] == pytest.approx(predictions.truth[:, 3].mean())
     assert scores.loc["Edema", "note"] == COLLAPSED
     assert scores.drop(index="Edema").equals(before.drop(index="Edema"))
-    assert "(14 of 14, 1 collapsed)" in format_mean(scores, 1)
+    assert "(14 of 14, 1 collapsed)" in format_mean(scores)
+    assert evaluate(collapsed, replicates=5).scores.loc[MEAN, "note"] == "14 of 14, 1 collapsed"
+    assert format_count(score_predictions(make(np.zeros((200, 15))))) == "14 of 14, 14 collapsed"
     described = describe_scores(collapsed)
     assert described["collapsed"] == ["Edema"]
     assert described["mean_auc"] == pytest.approx(scores["auc"][:14].mean())

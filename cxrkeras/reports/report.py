@@ -215,7 +215,7 @@ def _lede(fold: Fold, main: Evaluation, source: str) -> list[str]:
     mean = format_interval(row["auc"], main.interval(MEAN), 3)
     network = fold.config["experiment"]["model"]["name"] if "members" not in fold.config else "an ensemble"
     return [
-        f"Mean AUC {mean} over {row['note']} findings, {network}.",
+        f"Mean AUC {mean} over the findings ({row['note']}), {network}.",
         f"Source: {source}.",
     ]
 

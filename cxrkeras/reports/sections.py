@@ -116,13 +116,13 @@ def _number(value: float, digits: int = 3) -> str:
 
 
 def roc(evaluation: Evaluation, *, source: str) -> Section:
-    curves = {}
+    curves, logits = {}, evaluation.predictions.flatten().logits
     for k, label in enumerate(evaluation.predictions.names):
         row = evaluation.scores.loc[label]
         if not np.isfinite(row["auc"]):
             curves[label] = None
             continue
-        rates = roc_curve(evaluation.predictions.truth[:, k], evaluation.predictions.logits[:, k])[:2]
+        rates = roc_curve(evaluation.predictions.truth[:, k], logits[:, k])[:2]
         point = None
         if np.isfinite(row.get("sensitivity", np.nan)):
             point = (1 - row["specificity"], row["sensitivity"])
@@ -135,14 +135,14 @@ def roc(evaluation: Evaluation, *, source: str) -> Section:
 
 
 def precision_recall(evaluation: Evaluation, *, source: str) -> Section:
-    curves = {}
+    curves, logits = {}, evaluation.predictions.flatten().logits
     for k, label in enumerate(evaluation.predictions.names):
         row = evaluation.scores.loc[label]
         if not np.isfinite(row["average_precision"]):
             curves[label] = None
             continue
         precision, recall, _ = precision_recall_curve(
-            evaluation.predictions.truth[:, k], evaluation.predictions.logits[:, k], drop_intermediate=True
+            evaluation.predictions.truth[:, k], logits[:, k], drop_intermediate=True
         )
         curves[label] = figures.PrecisionRecall(
             recall,

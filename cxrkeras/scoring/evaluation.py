@@ -18,7 +18,7 @@ from cxrkeras.scoring.intervals import (
     find_interval,
 )
 from cxrkeras.scoring.predictions import Predictions
-from cxrkeras.scoring.scores import explain_collapse, score_labels, score_predictions
+from cxrkeras.scoring.scores import explain_collapse, format_count, score_labels, score_predictions
 from cxrkeras.scoring.thresholds import Thresholds, score_decisions, score_images
 from cxrkeras.text import num_of
 
@@ -108,8 +108,7 @@ def evaluate(
         scores["error_after"] = calibration_error(truth, probs)
         scores["error_least"] = least_calibration_error(probs, seed=seed)
         scores["brier"] = brier_score(truth, probs)
-    counted = scores["auc"].iloc[findings].notna().sum()
-    scores.loc[MEAN] = pd.Series(mean | {"images": len(truth), "note": f"{counted} of {len(labels.FINDINGS)}"})
+    scores.loc[MEAN] = pd.Series(mean | {"images": len(truth), "note": format_count(scores.iloc[findings])})
     return Evaluation(predictions, probs, scores, images, notes)
 
 

@@ -1,6 +1,5 @@
 """Scores of multi-label predictions, label by label."""
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,12 +41,17 @@ def mean_auc(scores: pd.DataFrame) -> tuple[float, int]:
     return (float(defined.mean()) if len(defined) else np.nan), len(defined)
 
 
-def format_mean(scores: pd.DataFrame, num_collapsed: int = 0) -> str:
+def format_count(scores: pd.DataFrame) -> str:
+    """How many findings a mean AUC is over, as in `14 of 14` or `14 of 14, 3 collapsed`."""
+    counted = scores.reindex(list(labels.FINDINGS)).dropna(subset=["auc"])
+    collapsed = int((counted["note"] == COLLAPSED).sum())
+    return f"{len(counted)} of {len(labels.FINDINGS)}" + (f", {collapsed} collapsed" if collapsed else "")
+
+
+def format_mean(scores: pd.DataFrame) -> str:
     """Mean AUC with its count, as in `0.812 (14 of 14)` or `0.512 (14 of 14, 3 collapsed)`."""
     mean, count = mean_auc(scores)
-    collapsed = f", {num_collapsed} collapsed" if num_collapsed else ""
-    value = f"{mean:.3f}" if count else "undefined"
-    return f"{value} ({count} of {len(labels.FINDINGS)}{collapsed})"
+    return f"{f'{mean:.3f}' if count else 'undefined'} ({format_count(scores)})"
 
 
 def score_predictions(predictions: Predictions) -> pd.DataFrame:
@@ -77,7 +81,7 @@ def describe_scores(predictions: Predictions) -> dict:
     """Scores of one part as plain JSON values; undefined ones are null with a note."""
     scores = score_predictions(predictions)
     mean, count = mean_auc(scores)
-    rows = json.loads(scores.reset_index().to_json(orient="records", double_precision=15))
+    rows = scores.reset_index().astype(object).where(scores.reset_index().notna(), None).to_dict("records")
     return {
         "images": len(predictions.image_ids),
         "patients": predictions.num_patients,

@@ -15,6 +15,7 @@ import pandas as pd
 from cxrkeras import labels
 from cxrkeras.config import Experiment
 from cxrkeras.errors import InputError
+from cxrkeras.notes import COLLAPSED
 from cxrkeras.quiet import import_tensorflow
 from cxrkeras.runs import CROSSVAL, CROSSVAL_EPOCHS, HISTORY, METRICS, RUNS_ROOT, load_json, write_text
 
@@ -150,14 +151,15 @@ def run_sweep(
 
 
 def _read_aucs(folders: list[Path]) -> pd.DataFrame:
-    """AUC by run, part, label and fold; NaN where it is not defined."""
+    """AUC by run, part, label and fold, NaN where it is not defined, and whether the network has collapsed there."""
     rows = []
     for folder in folders:
         metrics = load_json(folder / METRICS, ("validation", "test"))
         for part in ("validation", "test"):
             for row in metrics[part]["labels"]:
-                rows.append((folder.parent.name, part, row["label"], folder.name, row["auc"]))
-    return pd.DataFrame(rows, columns=["run", "part", "label", "fold", "auc"]).astype({"auc": float})
+                has_collapsed = row["note"] == COLLAPSED
+                rows.append((folder.parent.name, part, row["label"], folder.name, row["auc"], has_collapsed))
+    return pd.DataFrame(rows, columns=["run", "part", "label", "fold", "auc", "collapsed"]).astype({"auc": float})
 
 
 def _count_images(folders: list[Path]) -> pd.DataFrame:
@@ -172,11 +174,12 @@ def _count_images(folders: list[Path]) -> pd.DataFrame:
 
 
 def _average_findings(aucs: pd.DataFrame) -> pd.DataFrame:
-    """Mean AUC by run, part and fold, over those findings that are defined in all of them; and how many these are."""
+    """Mean AUC by run, part and fold, over those findings that are defined in all of them; how many, and collapsed."""
     aucs = aucs[aucs["label"].isin(labels.FINDINGS)]
     is_whole = aucs.groupby(["part", "label"])["auc"].transform(lambda column: column.notna().all())
-    grouped = aucs[is_whole].groupby(["run", "part", "fold"], sort=False)["auc"]
-    return grouped.agg(auc="mean", findings="count").reset_index()
+    grouped = aucs[is_whole].groupby(["run", "part", "fold"], sort=False)
+    averages = {"auc": ("auc", "mean"), "findings": ("auc", "count"), "collapsed": ("collapsed", "sum")}
+    return grouped.agg(**averages).reset_index()
 
 
 def summarise_folds(run: Path) -> pd.DataFrame:
@@ -184,13 +187,14 @@ def summarise_folds(run: Path) -> pd.DataFrame:
 
     `crossval.csv` has a row for each part and label, of the kept epochs, with the mean over those findings that are
     defined in every fold first; `crossval_epochs.csv` one for each epoch and column of the history. The deviation is
-    that of a sample; of a single fold it is empty.
+    that of a sample; of a single fold it is empty. `collapsed` counts the AUCs that are 0.5 as a network has collapsed.
     """
     folders = sorted(path.parent for path in run.glob(f"fold*/{METRICS}"))
     aucs = _read_aucs(folders)
     means = _average_findings(aucs).assign(label="mean of findings")
-    summary = pd.concat([means, aucs]).groupby(["part", "label"], sort=False)["auc"]
-    summary = summary.agg(auc_mean="mean", auc_std="std", folds="count").reset_index()
+    summary = pd.concat([means, aucs]).groupby(["part", "label"], sort=False)
+    scores = {f"auc_{name}": ("auc", name) for name in ("mean", "std")}
+    summary = summary.agg(**scores, folds=("auc", "count"), collapsed=("collapsed", "sum")).reset_index()
     summary = summary.join(_count_images(folders), on="part")
     write_text(run / CROSSVAL, summary.to_csv(index=False))
     histories = pd.concat([pd.read_csv(folder / HISTORY) for folder in folders])

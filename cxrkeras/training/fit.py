@@ -357,8 +357,7 @@ class _Loop:
         self.monitor.epoch(epoch + 1)
         self.monitor.say(
             f"epoch {epoch + 1}/{self.training.epochs}: loss {row['loss/train']:.4f}, "
-            f"validation {row['loss/validation']:.4f}, mean validation AUC "
-            f"{format_mean(scores, len(predictions.collapsed))}"
+            f"validation {row['loss/validation']:.4f}, mean validation AUC {format_mean(scores)}"
             f"{' (best so far)' if is_best else ''}, {row['images per second']:.0f} images/s"
         )
 

@@ -276,6 +276,25 @@ def test_a_column_that_is_the_truth_is_refused_by_name(labels_file, tmp_path):
         judge(labels_file, tmp_path, copy)
 
 
+@pytest.mark.parametrize("values", [(0.01, 0.99), (1, 0)])
+def test_so_is_the_truth_in_other_values(labels_file, tmp_path, values):
+    def recode(scores, truth):
+        scores[:, 7] = np.where(truth[:, 7] > 0, values[1], values[0])
+
+    with pytest.raises(InputError, match="the column Hernia is the truth of Hernia in 100 images"):
+        judge(labels_file, tmp_path, recode)
+
+
+def test_scores_that_part_all_positives_from_all_others_are_remarked(labels_file, tmp_path):
+    def blur(scores, truth):
+        scores[:, 7] = 0.01 * scores[:, 7] + 0.9 * truth[:, 7]
+
+    found = judge(labels_file, tmp_path, blur)
+    assert any(note.startswith("Hernia parts all") for note in found.notes)
+    assert sum("parts all" in note for note in found.notes) == 1
+    assert found.predictions.left_out == ()
+
+
 def test_constant_and_two_valued_columns_are_remarked_and_left_out_of_the_mean(labels_file, tmp_path):
     def spoil_two(scores, truth):
         scores[:, 3] = 0.25

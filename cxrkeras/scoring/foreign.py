@@ -21,6 +21,7 @@ from cxrkeras.text import num_of
 
 IMAGE_COLUMNS = ("image", "image_id", "image_index", "img", "filename", "file", "path", "name")
 MOST_UNKNOWN = 0.01  # of the images; with more the label file is likely another one's
+_FEW = 5  # positives that scores may part from all others by chance
 _ROUNDING = 1e-6  # by which a probability may lie outside of 0 to 1
 _NAMED = re.compile(r"^(?:(logit|prob|p|pred)[_ ])?(.*?)(?:[_ ](logit|prob|pred|score))?$", re.IGNORECASE)
 
@@ -218,13 +219,18 @@ def _judge_columns(
     left_out = []
     for k, (label, column) in enumerate(columns.items()):
         values = np.unique(scores[:, k])
-        if np.isin(values, (0, 1)).all() and np.array_equal(scores[:, k], truth[label]) and len(values) > 1:
+        positive = truth[label].to_numpy() > 0
+        # The truth is the truth whichever two values write it down, also turned round.
+        if len(values) == 2 and len(np.unique(positive == (scores[:, k] == values[1]))) == 1:
             raise InputError(
                 f"{path}: the column {column} is the truth of {label} in {num_of(len(truth), 'image')}: it "
                 "holds labels, not "
                 "scores; leave it out, or bring the scores"
             )
         if len(values) > 2:
+            high, low = scores[positive, k], scores[~positive, k]
+            if min(len(high), len(low)) >= _FEW and (high.min() > low.max() or high.max() < low.min()):
+                notes.append(f"{column} parts all {len(high):,} positives from all others: was it made of the labels?")
             continue
         left_out.append(label)
         kind = f"the same value, {values[0]:g}, for all images" if len(values) == 1 else (

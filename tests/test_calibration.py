@@ -55,6 +55,20 @@ def test_platt_and_temperature_find_the_distortion():
     assert (curve.slope, curve.intercept) == pytest.approx((0.5, -0.5), abs=0.06)
 
 
+def test_a_temperature_that_leaves_the_mean_far_from_the_prevalence_is_noted():
+    truth, logits, _ = draw(num=4000, shift=2)
+    temperature, platt = (
+        fit_calibration(truth, logits, fitted_on=ORIGIN, method=method) for method in ("temperature", "platt")
+    )
+    means = temperature.apply(logits).mean(axis=0)
+    for k, curve in enumerate(temperature.curves.values()):
+        assert curve.note.startswith(f"mean probability {means[k]:.3f} at a prevalence of {truth[:, k].mean():.3f}")
+    assert not any(curve.note for curve in platt.curves.values())
+    truth, logits, _ = draw(num=4000, sharpness=3)
+    fitted = fit_calibration(truth, logits, fitted_on=ORIGIN, method="temperature")
+    assert not any(curve.note for curve in fitted.curves.values())
+
+
 def test_calibration_keeps_the_order_and_never_turns_it_round():
     truth, logits, _ = draw(num=400)
     for method in METHODS:

@@ -1,6 +1,6 @@
 """From logits to probabilities that mean what they say, label by label, fitted on validation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from cxrkeras.scoring.predictions import LEAST_RANGE
 PLATT, TEMPERATURE, ISOTONIC = METHODS = ("platt", "temperature", "isotonic")
 MEMBERS = "members"  # of an ensemble over folds: each member's own method, then the mean of the probabilities
 PROBABILITY_EPSILON = 1e-7  # probabilities are kept as logits, which must be finite
+NOT_CALIBRATED = "not calibrated"
 BINS = 10
 
 
@@ -81,22 +82,34 @@ def fit_calibration(
 
     platt: expit(a z + b) with Platt's smoothed targets (Advances in Large Margin Classifiers, 1999), a at least 0;
     temperature: expit(z / T) (Guo et al., ICML 2017), a temperature for each label; isotonic: the best rising step
-    curve. A label without positives or negatives, or with logits that are not finite, keeps expit(z) and a note.
+    curve. A label without positives or negatives, or with logits that are not finite, keeps expit(z) and a note; one
+    whose mean probability is far from its prevalence with a temperature, which cannot move it, has a note too.
     """
     if method not in METHODS:
         raise InputError(f"calibration is one of {', '.join(METHODS)}; got {method!r}")
-    curves = {
-        name: _fit_curve(truth[:, k] > 0, logits[:, k].astype(np.float64), method) for k, name in enumerate(names)
-    }
+    curves = {}
+    for name, y, z in zip(names, truth.T > 0, logits.T.astype(np.float64), strict=True):
+        curve = _fit_curve(y, z, method)
+        if method == TEMPERATURE and not curve.note.startswith(NOT_CALIBRATED):
+            curve = replace(curve, note="; ".join(filter(None, (curve.note, _judge_mean(y, curve.apply(z))))))
+        curves[name] = curve
     return Calibration(method, fitted_on, curves)
+
+
+def _judge_mean(positive: np.ndarray, probs: np.ndarray) -> str:
+    """A note where the mean probability misses the prevalence by more than a fifth of it and two standard errors."""
+    wanted, got = positive.mean(), probs.mean()
+    if abs(got - wanted) <= max(wanted / 5, 2 * np.sqrt((probs * (1 - probs)).sum()) / len(probs)):
+        return ""
+    return f"mean probability {got:.3f} at a prevalence of {wanted:.3f}, which a temperature cannot move: take {PLATT}"
 
 
 def _fit_curve(positive: np.ndarray, logits: np.ndarray, method: str) -> Curve:
     num_positives, num_negatives = int(positive.sum()), int((~positive).sum())
     if not np.isfinite(logits).all():
-        return Curve(note="not calibrated: logits are not finite")
+        return Curve(note=f"{NOT_CALIBRATED}: logits are not finite")
     if not (num_positives and num_negatives):
-        return Curve(note=f"not calibrated: no {'negatives' if num_positives else 'positives'} to fit on")
+        return Curve(note=f"{NOT_CALIBRATED}: no {'negatives' if num_positives else 'positives'} to fit on")
     if method == ISOTONIC:
         fitted = IsotonicRegression(out_of_bounds="clip").fit(logits, positive)
         steps = fitted.X_thresholds_.tolist(), fitted.y_thresholds_.tolist()

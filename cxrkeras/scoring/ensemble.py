@@ -12,6 +12,7 @@ from scipy.special import log_expit
 from cxrkeras.data.identity import hash_patients
 from cxrkeras.errors import InputError
 from cxrkeras.models.past import Past, load_past, save_past
+from cxrkeras.notes import UNVERIFIED
 from cxrkeras.runs import (
     CONFIG,
     METRICS,
@@ -226,8 +227,7 @@ def _average_scores(scores: dict, members: list[dict]) -> dict:
         "mean_auc": mean if count else None,
         "mean_auc_findings": count,
         "collapsed": sorted({name for member in members for name in member.get("collapsed", ())}),
-        "note": f"validation: {OF_MEMBERS}, as no image was held out by all of them; calibration and thresholds are "
-        "not verified",
+        "note": f"validation: {OF_MEMBERS}, as no image was held out by all of them; {UNVERIFIED}",
     }
 
 

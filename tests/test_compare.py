@@ -93,6 +93,19 @@ def test_a_comparison_as_page_csv_and_markdown(tmp_path):
     assert "grouped-20-0" in text
 
 
+def test_without_patients_nothing_is_tested_and_nothing_bold(tmp_path):
+    folders = [write_run(tmp_path, "a", gap=3.0), write_run(tmp_path, "b", gap=0.5, noise_seed=3)]
+    for run in folders:
+        for fold in range(FOLDS):
+            path = run / f"fold{fold}" / "predictions_test.csv"
+            table = pd.read_csv(path, dtype=str).assign(patient_id=lambda t: t["patient_id"].where(t.index > 0, ""))
+            table.to_csv(path, index=False)
+    path, _ = write_comparison(folders, tmp_path, replicates=20)
+    assert "no difference is tested and no value is in bold" in path.read_text()
+    assert "<strong>" not in path.read_text()
+    assert not (path.parent / "paired.csv").exists()
+
+
 def test_paired_differences_do_not_depend_on_the_order_of_images(tmp_path):
     first, second = load_run(write_run(tmp_path, "a")), load_run(write_run(tmp_path, "b", noise_seed=2))
     expected = compare_paired(first, second, replicates=50)

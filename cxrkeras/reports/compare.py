@@ -303,7 +303,7 @@ def write_comparison(
         for number, run in enumerate(runs):
             drawn[run.name] = draw_replicates(run, replicates, seed)
             progress("paired tests", number + 1, len(runs))
-    best = find_best(runs, drawn) if drawn else {}
+    best = find_best(runs, drawn) if drawn else None
     chapters = [_table_section(runs, table, part, source, published, best) for part in ("validation", "test")]
     bands, notes = _bands(runs)
     if bands:
@@ -353,7 +353,7 @@ def _table_section(
     part: str,
     source: dict[str, str],
     published: pd.DataFrame | None,
-    best: dict[str, str],
+    best: dict[str, str] | None,
 ) -> Section:
     rows, strong = [], set()
     of_part = table[table["part"] == part]
@@ -364,7 +364,7 @@ def _table_section(
         cells = [spell(label)]
         for number, (_, row) in enumerate(by_run.iterrows()):
             cells.append("undefined" if np.isnan(row["mean"]) else _format_spread(row["mean"], row["std"]))
-            if part == "test" and best.get(label) == names[number]:
+            if part == "test" and best and best.get(label) == names[number]:
                 strong.add((len(rows), number + 1))
         if shown is not None:
             column = shown.loc[label] if label != MEAN else shown.loc[list(labels.FINDINGS)].mean()
@@ -381,11 +381,13 @@ def _table_section(
         texts.append("Runs stand in the order of their mean on validation, from left to right.")
     else:
         texts.append("Runs keep the order of validation: test is shown, and nothing is chosen by it.")
-        if len(runs) > 1:
+        if best is not None:
             texts.append(
                 "A value is in bold where it is better than each other one of its row by more than chance: the 95 % "
                 "bootstrap interval of each paired difference leaves out zero."
             )
+        elif len(runs) > 1:
+            texts.append("Some images have no patient, so that no difference is tested and no value is in bold.")
     if shown is not None:
         columns += [f"published:\n{name}" for name in shown.columns]
         texts.append(

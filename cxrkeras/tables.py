@@ -166,28 +166,31 @@ def print_thresholds(console: Console, calibration: Calibration, thresholds: Thr
 
 def print_comparison(console: Console, runs: list) -> None:
     """Print the mean AUC of runs in the order of their rank, as `write_comparison` gives them."""
-    from cxrkeras.reports.compare import average_findings
+    from cxrkeras.reports.compare import tabulate
+    from cxrkeras.scoring.evaluation import MEAN
     from cxrkeras.scoring.scores import explain_collapse
 
     kind = ", synthetic phantoms" if runs[0].metrics[0]["is_synthetic"] else ""
     table = Table(
         title=f"mean AUC of the findings, split {runs[0].split}{kind}, ranked on validation", title_justify="left"
     )
-    parts = {part: average_findings(runs, part) for part in ("validation", "test")}
-    counts = {"validation": runs[0].validation, "test": runs[0].test[:1]}
+    means = tabulate(runs).set_index(["label", "part", "run"]).loc[MEAN]
     table.add_column("run")
-    table.add_column("folds", justify="right")
-    for part, (_, count) in parts.items():
-        images = sum(len(one.truth) for one in counts[part])
-        patients = sum(one.num_patients for one in counts[part])
-        heading = f"{part}, {count} of {len(labels.FINDINGS)}\n{num_of(images, 'image')}\n{num_of(patients, 'patient')}"
+    table.add_column("networks", justify="right")
+    parts = ("validation", "test")
+    for part in parts:
+        first = means.loc[(part, runs[0].name)]
+        count = f"{first['findings']:.0f} of {len(labels.FINDINGS)}"
+        images, patients = num_of(first["images"], "image"), num_of(first["patients"], "patient")
+        heading = f"{part}, {count}\n{images}\n{patients}"
         table.add_column(heading, justify="right")
-    for number, run in enumerate(runs):
+    for run in runs:
+        rows = [means.loc[(part, run.name)] for part in parts]
         spreads = [
-            _format_spread(means[number].mean(), means[number].std(ddof=1) if len(means[number]) > 1 else math.nan)
-            for means, _ in parts.values()
+            _format_spread(row["mean"], row["std"]) + (f" ({row['collapsed']} collapsed)" if row["collapsed"] else "")
+            for row in rows
         ]
-        table.add_row(run.name, str(len(run.folders)), *spreads)
+        table.add_row(run.name, run.size, *spreads)
     console.print(table)
     for run in runs:
         if run.collapsed:

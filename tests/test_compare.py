@@ -1,5 +1,6 @@
 """Runs side by side and averaged: what may stand beside what, and what the numbers are."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from runs import FOLDS, NUM_FOLD, NUM_TEST, write_run
 from scipy.special import expit, logit
 
@@ -39,6 +41,7 @@ from cxrkeras.scoring.operating import describe_part, fit_operating_points, load
 from cxrkeras.scoring.predictions import Predictions, load_predictions, save_predictions
 from cxrkeras.scoring.scores import describe_scores, mean_auc, score_labels
 from cxrkeras.scoring.thresholds import fit_thresholds, load_thresholds
+from cxrkeras.tables import print_comparison
 
 
 def change_json(path, **changes):
@@ -355,6 +358,8 @@ def test_an_ensemble_is_a_run_like_any_other(tmp_path):
     folder, _ = build_ensemble([run / f"fold{fold}" for fold in range(FOLDS)], root=tmp_path)
     path, runs = write_comparison([folder.parent, other], tmp_path, replicates=20)
     assert "its validation AUC is the mean of theirs" in path.read_text()
+    assert "\nensemble of 3</th>" in path.read_text()
+    assert "\n3 folds</th>" in path.read_text()
     assert len(runs) == 2
     page, notes = write_report(folder, replicates=20)
     assert "An ensemble over folds: no image was held out by all" in page.read_text()
@@ -420,7 +425,15 @@ def test_a_collapsed_label_counts_as_chance_and_is_named(tmp_path):
     loaded = load_run(run)
     assert (loaded.scores["test"][:, 0] == 0.5).all()
     assert loaded.collapsed == ["Atelectasis"]
-    page, _ = write_comparison([run, other], tmp_path, replicates=50)
+    page, ranked = write_comparison([run, other], tmp_path, replicates=50)
+    counts = pd.read_csv(page.with_suffix(".csv")).set_index(["run", "part", "label"])["collapsed"]
+    assert counts["a", "test", MEAN] == counts["a", "validation", "Atelectasis"] == FOLDS
+    assert counts["a"].sum() == 4 * FOLDS
+    assert not counts["b"].any()
+    assert page.read_text().count(f"({FOLDS} collapsed)") == 4  # the mean and the label, on validation and test
+    console = Console(width=150, record=True, file=io.StringIO())
+    print_comparison(console, ranked)
+    assert console.export_text().count(f"({FOLDS} collapsed)") == 2
     assert "a: the network gives nearly the same logit to all images for Atelectasis" in page.read_text()
     report, notes = write_report(run / "fold0", replicates=50)
     assert any("nearly the same logit to all images for Atelectasis" in note for note in notes)

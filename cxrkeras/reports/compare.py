@@ -1,5 +1,7 @@
 """Runs side by side: the table of labels against runs, curves with bands over folds, paired tests."""
 
+import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -61,8 +63,22 @@ class Run:
     @property
     def collapsed(self) -> list[str]:
         """Labels for which one of its networks has collapsed, on validation or test."""
-        of_members = (name for one in self.metrics for name in one["validation"].get("collapsed", ()))
-        return sorted({*of_members, *(name for part in (*self.validation, *self.test) for name in part.collapsed)})
+        return sorted(self.count_collapsed("validation") + self.count_collapsed("test"))
+
+    def count_collapsed(self, part: str) -> Counter[str]:
+        """In how many folds the network has collapsed, by label; of an ensemble over folds, whether a member has."""
+        if part == "validation" and self.is_over_folds:
+            found = (one["validation"].get("collapsed", ()) for one in self.metrics)
+        else:
+            found = (predictions.collapsed for predictions in getattr(self, part))
+        return Counter(itertools.chain(*found))
+
+    @property
+    def size(self) -> str:
+        """How many networks it is of: `5 folds`, or `ensemble of 5`."""
+        if members := self.config.get("members"):
+            return f"ensemble of {len(members)}"
+        return f"{len(self.folders)} fold{'s' * (len(self.folders) > 1)}"
 
     @property
     def split(self) -> str:
@@ -155,7 +171,10 @@ def rank_runs(runs: list[Run]) -> list[Run]:
 
 
 def tabulate(runs: list[Run]) -> pd.DataFrame:
-    """A row for each run, part and label, the mean of findings first: mean, std (of a sample), folds, findings."""
+    """A row for each run, part and label, the mean of findings first: mean, std (of a sample), folds, findings.
+
+    `collapsed` counts the AUCs that are 0.5 as a network has collapsed there.
+    """
     rows = []
     for part in ("validation", "test"):
         means, count = average_findings(runs, part)
@@ -163,9 +182,11 @@ def tabulate(runs: list[Run]) -> pd.DataFrame:
             facts = {"run": run.name, "part": part, "split_name": run.split}
             counted = run.metrics if part == "validation" else run.metrics[:1]
             facts |= {name: sum(one[part][name] for one in counted) for name in ("images", "patients")}
-            rows.append(facts | {"label": MEAN, **_spread(mean), "findings": count})
+            collapsed = run.count_collapsed(part)
+            of_findings = sum(collapsed[label] for label in labels.FINDINGS)
+            rows.append(facts | {"label": MEAN, **_spread(mean), "findings": count, "collapsed": of_findings})
             for k, label in enumerate(labels.LABELS):
-                rows.append(facts | {"label": label, **_spread(run.scores[part][:, k])})
+                rows.append(facts | {"label": label, **_spread(run.scores[part][:, k]), "collapsed": collapsed[label]})
     return pd.DataFrame(rows)
 
 
@@ -363,7 +384,8 @@ def _table_section(
         by_run = of_part[of_part["label"] == label].set_index("run").loc[names]
         cells = [spell(label)]
         for number, (_, row) in enumerate(by_run.iterrows()):
-            cells.append("undefined" if np.isnan(row["mean"]) else _format_spread(row["mean"], row["std"]))
+            mark = f" ({row['collapsed']} collapsed)" if row["collapsed"] else ""
+            cells.append("undefined" if np.isnan(row["mean"]) else _format_spread(row["mean"], row["std"]) + mark)
             if part == "test" and best and best.get(label) == names[number]:
                 strong.add((len(rows), number + 1))
         if shown is not None:
@@ -371,7 +393,7 @@ def _table_section(
             cells += [f"{value:.3f}" for value in column]
         rows.append(cells)
     count = int(of_part["findings"].max())
-    columns = ["label", *(f"{run.name}\n{len(run.folders)} fold{'s' * (len(run.folders) > 1)}" for run in runs)]
+    columns = ["label", *(f"{run.name}\n{run.size}" for run in runs)]
     texts = [
         f"AUC, mean and standard deviation over folds; the mean of findings is over the {count} of "
         f"{len(labels.FINDINGS)} "

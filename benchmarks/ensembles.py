@@ -18,7 +18,7 @@ from scipy.special import expit
 from benchmarks.table import Tables
 from cxrkeras.config import dump_experiment, load_experiment
 from cxrkeras.labels import LABELS
-from cxrkeras.runs import CONFIG, METRICS, find_folds, predictions_file
+from cxrkeras.runs import CONFIG, METRICS, find_folds, load_json, predictions_file
 from cxrkeras.scoring.calibration import calibration_error, least_calibration_error
 from cxrkeras.scoring.ensemble import average_logits, build_ensemble
 from cxrkeras.scoring.operating import fit_operating_points, load_operating_points, refit
@@ -146,13 +146,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", help="a run with all its folds, instead of the simulation")
     arguments = parser.parse_args()
-    tables = Tables("Ensembles" + (" of trained networks" if arguments.run else ""), "python -m benchmarks.ensembles")
+    of_run = arguments.run is not None
+    tables = Tables(
+        "Ensembles of trained networks" if of_run else "Ensembles",
+        "python -m benchmarks.ensembles" + " --run <run folder>" * of_run,
+    )
     with tempfile.TemporaryDirectory() as folder:
-        if arguments.run:
+        if of_run:
             folders = [shutil.copytree(fold, Path(folder) / "run" / fold.name) for fold in find_folds(arguments.run)]
             rows = tabulate(Path(arguments.run).name, [measure_folds(folders, Path(folder))])
-            test = load_parts(folders[0])["test"]
-            title = f"{len(folders)} folds on {len(test.truth):,} test images, a sensitivity of {SENSITIVITY} wanted"
+            config = load_json(folders[0] / CONFIG)
+            model, counts = config["experiment"]["model"], config["parts"]
+            data = "synthetic phantoms" if config["is_synthetic"] else f"split {config['split_name']}"
+            title = (
+                f"{len(folders)} folds of {model['name']} at {model['size']} px, {data}: each trained on about "
+                f"{counts['training']['images']:,} images, validated on {counts['validation']['images']:,} and tested "
+                f"on {counts['test']['images']:,}, a sensitivity of {SENSITIVITY} wanted"
+            )
         else:
             rows = []
             for kind, noise in NOISES.items():

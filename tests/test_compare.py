@@ -239,6 +239,7 @@ def test_an_ensemble_over_folds_averages_calibrated_probabilities_and_claims_not
 def test_a_mean_of_probabilities_keeps_the_rank_of_the_least_and_the_most_probable():
     logits = np.linspace(-900, 900, 61)[:, None]
     np.testing.assert_allclose(average_logits([logits, logits], "probabilities"), logits, atol=1e-9)
+    assert np.isnan(average_logits([logits, np.nan * logits], "probabilities")).all()
     apart = average_logits([logits, logits - 800], "probabilities")
     assert (np.diff(apart[:, 0]) > 0).all()
     curves = {"x": Curve(slope=40.0, intercept=-3.0)}
@@ -265,7 +266,7 @@ def test_an_ensemble_over_folds_needs_what_says_something_of_it(tmp_path):
     with pytest.raises(InputError, match=r'no thresholds\.json: `make ensemble RUNS="a/fold0 a/fold1 a/fold2"`'):
         load_operating_points(folder)
     (folder / "predictions_test.csv").unlink()
-    with pytest.raises(InputError, match=r"Without test scores"):
+    with pytest.raises(InputError, match=r'no test predictions .*`make ensemble RUNS="a/fold0 a/fold1 a/fold2"`'):
         write_report(folder, replicates=10)
 
 

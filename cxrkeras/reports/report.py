@@ -94,8 +94,13 @@ def load_fold(folder: Path) -> Fold:
             parts[part] = load_predictions(folder / predictions_file(part))
         except InputError as error:
             notes.append(f"Without {part} scores: {error}.")
-    # Validation images of an ensemble over folds are of different networks, which have no common score.
-    if not parts or (not config.get("shares_validation", True) and "test" not in parts):
+    if not config.get("shares_validation", True) and "test" not in parts:
+        members = " ".join(config["members"])
+        raise InputError(
+            f"{folder} has no test predictions that can be read, and its validation images, of different networks, have "
+            f'no common score: `make ensemble RUNS="{members}"` builds it again'
+        )
+    if not parts:
         raise InputError(" ".join(notes))
     check_parts(parts, folder)
     fold = Fold(folder, config, metrics, parts, notes=notes)

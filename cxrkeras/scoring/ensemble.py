@@ -47,7 +47,8 @@ def average_logits(members: list[np.ndarray], average: str) -> np.ndarray:
     if average == "logits":
         return logits.mean(axis=0)
     # Sums of p and of 1 - p, in logarithms: a probability that rounds to 0 or 1 would lose its rank.
-    return np.logaddexp.reduce(log_expit(logits), axis=0) - np.logaddexp.reduce(log_expit(-logits), axis=0)
+    with np.errstate(invalid="ignore"):  # what is not a number stays so
+        return np.logaddexp.reduce(log_expit(logits), axis=0) - np.logaddexp.reduce(log_expit(-logits), axis=0)
 
 
 def share_validation(members: list[Predictions]) -> bool:

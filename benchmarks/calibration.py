@@ -31,9 +31,8 @@ IMAGES, SEED, FACTOR = 4600, 1, 3.0
 
 
 def predict_new(network, folder: Path) -> Predictions:
-    """Predictions for phantoms of another seed, which are drawn into `folder` unless they are there."""
-    if not folder.is_dir():
-        write_phantoms(folder, num_images=IMAGES, size=256, seed=SEED)
+    """Predictions for phantoms of another seed."""
+    write_phantoms(folder, num_images=IMAGES, size=256, seed=SEED)
     table, size = read_release(folder).table, network.input_shape[1]
     images = np.stack([load_image(Path(path).read_bytes(), size) for path in table["path"]])[..., None]
     predictor = build_predictor(network)

@@ -275,7 +275,7 @@ def test_settings_that_do_not_fit_are_refused(small_experiment, tmp_path, monkey
     with pytest.raises(InputError) as caught:
         train_fold(with_settings(small_experiment, overrides), root=tmp_path)
     assert all(word in str(caught.value) for word in words), caught.value
-    assert not list(tmp_path.glob("*-*"))  # no folder of a run that never began
+    assert not list(tmp_path.glob("[!.]*-*"))  # no folder of a run that never began
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(small_experiment, tmp_path):
@@ -350,7 +350,7 @@ def test_a_phase_that_stops_early_leaves_the_next_its_epochs(small_experiment, t
     assert again.iloc[: len(history)].equals(history)
     said.clear()
     assert not train_fold(load_experiment(settings=settings), root=tmp_path, monitor=Monitor(say=said.append)).is_new
-    assert "For more epochs raise training.epochs" in said[0]
+    assert "For more epochs raise the epochs of the last phase" in said[0]
 
 
 def test_a_longer_run_says_why_it_starts_at_the_first_epoch(trained, small_experiment, tmp_path):

@@ -160,7 +160,7 @@ WRONG = {
     ),
     "an image twice": (
         spoil(lambda t: t.__setitem__("image", [t["image"][1], *t["image"][1:]])),
-        r"1 images more than once \(first: .*, line 3\)",
+        r"1 image more than once \(first: .*, line 3\)",
     ),
     "no image": (spoil(lambda t: t.__setitem__("image", ["", *t["image"][1:]])), r"line 2: no image"),
     "a missing score": (
@@ -224,7 +224,7 @@ def test_rows_without_a_patient_are_left_out_and_counted(labels_file, tmp_path):
     read = read_foreign(path, labels_file)
     assert len(read.predictions.truth) == 99
     assert any("no patient" in note for note in read.notes)
-    assert any("1 images are left out" in note for note in read.notes)
+    assert any("1 image is left out" in note for note in read.notes)
 
 
 def test_one_unknown_image_of_a_hundred_is_left_out_and_named(labels_file, tmp_path):
@@ -232,7 +232,7 @@ def test_one_unknown_image_of_a_hundred_is_left_out_and_named(labels_file, tmp_p
     path = write(tmp_path / "theirs.csv", ["foreign.png", *images[1:]], expit(logits))
     read = read_foreign(path, labels_file)
     assert read.predictions.image_ids.tolist() == images[1:]
-    assert any("1 images are left out" in note and "foreign.png" in note for note in read.notes)
+    assert any("1 image is left out" in note and "foreign.png" in note for note in read.notes)
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "Image Index\nx.png\n"])

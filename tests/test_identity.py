@@ -18,7 +18,7 @@ def test_spellings_of_one_patient_are_one(spellings):
     assert len({normalise_id(text) for text in spellings}) == 1
     unified, notes = unify_patients(pd.Series([*spellings, "other"]))
     assert unified.tolist() == [spellings[0].strip()] * len(spellings) + ["other"]
-    assert "1 patients are written in more than one way" in notes[0]
+    assert "1 patient is written in more than one way" in notes[0]
     assert len(set(hash_patients("nih", spellings, b"salt", 10).tolist())) == 1
 
 

@@ -1,5 +1,6 @@
 """The Makefile as users type it, without running anything."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +17,9 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 
 def make(*arguments):
-    return subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "-n", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=outside, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize("target", RECIPES)

@@ -97,8 +97,8 @@ def load_fold(folder: Path) -> Fold:
     if not config.get("shares_validation", True) and "test" not in parts:
         members = " ".join(config["members"])
         raise InputError(
-            f"{folder} has no test predictions that can be read, and its validation images, of different networks, have "
-            f'no common score: `make ensemble RUNS="{members}"` builds it again'
+            f"{folder} has no test predictions that can be read, and its validation images, of different networks, "
+            f'have no common score: `make ensemble RUNS="{members}"` builds it again'
         )
     if not parts:
         raise InputError(" ".join(notes))

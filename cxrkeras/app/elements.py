@@ -48,7 +48,7 @@ def write_row(result: dict, view: dict) -> html.Tr:
         if result["warnings"]:
             found.append(html.Span("unlike the training images", className="tag problem"))
         highest = [f"{spell(one['label'])} {format_share(one['probability'])}" for one in rows[:NUM_HIGHEST]]
-        first, *others = [html.Span(f"{text}{', ' * (n < len(highest) - 1)}") for n, text in enumerate(highest)]
+        first, *others = [html.Span(f"{', ' * (n > 0)}{text}") for n, text in enumerate(highest)]
         cells += [
             html.Td(found or "none", className="found"),
             html.Td([first, html.Span(others, className="others")], className="highest"),

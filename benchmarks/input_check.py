@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom.data import get_testdata_file
 
 from benchmarks.table import Tables
+from cxrkeras.data.dataset import TEST
 from cxrkeras.data.images import load_image, resize_image
 from cxrkeras.explain.gradcam import load_network
-from cxrkeras.records.manifest import TEST
 from cxrkeras.records.pipeline import build_evaluation_batches
 from cxrkeras.runs import INPUT_CHECK, METRICS, MODEL, Metrics, find_fold, load_shaped
 from cxrkeras.training.input_check import build_extractor, load_input_check

@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 
+from cxrkeras.data.dataset import TRAIN_VAL
 from cxrkeras.errors import InputError
 from cxrkeras.models.classifier import build_classifier
-from cxrkeras.records.manifest import TRAIN_VAL
 from cxrkeras.records.pipeline import build_evaluation_batches
 from cxrkeras.training.input_check import (
     STATISTICS,

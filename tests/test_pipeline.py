@@ -3,8 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
+from cxrkeras.data.dataset import TEST, TRAIN_VAL
 from cxrkeras.errors import InputError
-from cxrkeras.records.manifest import TEST, TRAIN_VAL, load_index
+from cxrkeras.records.manifest import load_index
 from cxrkeras.records.pipeline import build_evaluation_batches, build_training_batches
 
 

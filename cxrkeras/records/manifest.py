@@ -11,7 +11,6 @@ import pandas as pd
 import pydantic
 
 from cxrkeras import labels
-from cxrkeras.data.dataset import TEST, TRAIN_VAL  # noqa: F401
 from cxrkeras.data.folds import GROUPED
 from cxrkeras.data.identity import HASH_BYTES, hash_patients
 from cxrkeras.errors import InputError

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from cxrkeras.data.dataset import TRAIN_VAL
 from cxrkeras.errors import InputError
-from cxrkeras.records.manifest import NO_FOLD, TRAIN_VAL, Shard, load_index, load_manifest
+from cxrkeras.records.manifest import NO_FOLD, Shard, load_index, load_manifest
 from cxrkeras.records.schema import parse_examples
 
 SHUFFLE_BYTES = 128 * 2**20

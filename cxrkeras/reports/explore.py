@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras import labels
-from cxrkeras.records.manifest import TEST, TRAIN_VAL, load_index, load_manifest
+from cxrkeras.data.dataset import TEST, TRAIN_VAL
+from cxrkeras.records.manifest import load_index, load_manifest
 from cxrkeras.reports import figures
 from cxrkeras.reports.figures import spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, save_page

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras import labels
+from cxrkeras.data.dataset import TEST
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_gradcam, load_network
 from cxrkeras.explain.localisation import (
@@ -23,7 +24,7 @@ from cxrkeras.explain.localisation import (
 )
 from cxrkeras.explain.variants import build_gradcam_plus_plus, build_scorecam
 from cxrkeras.models.classifier import FEATURES
-from cxrkeras.records.manifest import TEST, load_boxes, load_index, load_manifest
+from cxrkeras.records.manifest import load_boxes, load_index, load_manifest
 from cxrkeras.records.pipeline import read_images
 from cxrkeras.reports import map_figures
 from cxrkeras.reports.figures import spell

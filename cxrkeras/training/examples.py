@@ -8,7 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cxrkeras.config import Experiment
-from cxrkeras.records.manifest import TRAIN_VAL, load_manifest
+from cxrkeras.data.dataset import TRAIN_VAL
+from cxrkeras.records.manifest import load_manifest
 from cxrkeras.records.pipeline import build_training_batches
 from cxrkeras.text import plain
 from cxrkeras.training.augment import Augmentation

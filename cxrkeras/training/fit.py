@@ -14,12 +14,13 @@ import tensorflow as tf
 
 from cxrkeras import labels
 from cxrkeras.config import Experiment
+from cxrkeras.data.dataset import TEST, TRAIN_VAL
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_gradcam
 from cxrkeras.models.classifier import FEATURES
 from cxrkeras.models.past import Past, read_past, save_past, write_past
 from cxrkeras.models.sources import fetch_imagenet
-from cxrkeras.records.manifest import TEST, TRAIN_VAL, Manifest, load_index
+from cxrkeras.records.manifest import Manifest, load_index
 from cxrkeras.records.pipeline import build_evaluation_batches, build_training_batches
 from cxrkeras.records.verify import verify_records
 from cxrkeras.runs import (

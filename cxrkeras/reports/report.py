@@ -43,6 +43,7 @@ from cxrkeras.scoring.intervals import REPLICATES
 from cxrkeras.scoring.operating import load_operating_points
 from cxrkeras.scoring.predictions import Predictions, check_parts, load_predictions
 from cxrkeras.scoring.thresholds import Thresholds
+from cxrkeras.text import num_of
 
 Progress = Callable[[str, int, int], None]
 
@@ -80,7 +81,7 @@ class Fold:
         share = ", with a part of its images" if self.metrics["is_partial"] else ""
         return (
             f"{self.name}; {kind}{part} part of split {self.metrics['split_name']}{share}: "
-            f"{len(predictions.truth):,} images of {predictions.num_patients:,} patients"
+            f"{num_of(len(predictions.truth), 'image')} of {num_of(predictions.num_patients, 'patient')}"
         )
 
 
@@ -244,9 +245,9 @@ def _training(fold: Fold) -> Section:
     counts = fold.config["parts"]["training"]
     source = (
         f"{fold.name}; split {fold.metrics['split_name']}, fold {fold.metrics['fold']} held out: training on "
-        f"{counts['images']:,} images of {counts['patients']:,} patients, validation on "
-        f"{fold.config['parts']['validation']['images']:,} images of "
-        f"{fold.config['parts']['validation']['patients']:,} patients"
+        f"{num_of(counts['images'], 'image')} of {num_of(counts['patients'], 'patient')}, validation on "
+        f"{num_of(fold.config['parts']['validation']['images'], 'image')} of "
+        f"{num_of(fold.config['parts']['validation']['patients'], 'patient')}"
     )
     return Section(
         "Training",
@@ -273,9 +274,9 @@ def _prevalence(fold: Fold, seed: int) -> Section:
     table = compare_prevalence(validation, test, seed=seed)
     differing = list(table.index[table["differs"]])
     source = (
-        f"{fold.name}; split {fold.metrics['split_name']}: validation {len(validation.truth):,} images of "
-        f"{validation.num_patients:,} patients, test {len(test.truth):,} images of "
-        f"{test.num_patients:,} patients"
+        f"{fold.name}; split {fold.metrics['split_name']}: validation {num_of(len(validation.truth), 'image')} of "
+        f"{num_of(validation.num_patients, 'patient')}, test {num_of(len(test.truth), 'image')} of "
+        f"{num_of(test.num_patients, 'patient')}"
     )
     if differing:
         section.warnings.append(
@@ -327,8 +328,9 @@ def _mistakes(fold: Fold, main: Evaluation, source: str, progress: Progress) -> 
         Picture(
             "mistakes",
             figure,
-            "Left the image, right the Grad-CAM of the finding. A map without evidence means that no region raised the "
-            "logit: the threshold, often low for rare findings, was passed by what is common to all images.",
+            "Left the image, right the Grad-CAM of the finding, scaled to its own maximum. A map without evidence "
+            "means that no region raised the logit: the threshold, often low for rare findings, was passed by what is "
+            "common to all images.",
         )
     )
     return section
@@ -374,7 +376,7 @@ def _data_facts(fold: Fold) -> dict:
         "all listed images": "no, a part of them" if fold.metrics["is_partial"] else "yes",
     }
     for part, counts in fold.config["parts"].items():
-        facts[f"{part} part"] = f"{counts['images']:,} images of {counts['patients']:,} patients"
+        facts[f"{part} part"] = f"{num_of(counts['images'], 'image')} of {num_of(counts['patients'], 'patient')}"
     return facts
 
 

@@ -173,7 +173,7 @@ def decisions(evaluation: Evaluation, thresholds: Thresholds, *, source: str) ->
         explain_thresholds(thresholds),
         f"Hamming loss {_number(whole['hamming_loss'])} (the share of wrong decisions over images and labels), exact "
         f"match {_number(whole['exact_match'])} (the share of images with every decision right), over "
-        f"{whole['labels']} labels with a threshold.",
+        f"{num_of(whole['labels'], 'label')} with a threshold.",
     ]
     picture = Picture(
         "confusion",

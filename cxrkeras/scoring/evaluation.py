@@ -74,7 +74,7 @@ def evaluate(
             f"{without:,} of {num_of(len(truth), 'image', 'has')} no patient: no intervals, which need all of them"
         )
     elif predictions.num_patients < LEAST_PATIENTS:
-        notes.append(f"only {predictions.num_patients} patients: no interval can be trusted")
+        notes.append(f"only {num_of(predictions.num_patients, 'patient')}: no interval can be trusted")
     if lost := [name for k, name in enumerate(names) if not np.isfinite(logits[:, k]).all()]:
         notes.append(f"logits that are no finite numbers leave {', '.join(lost)} without scores")
     findings = [k for k, name in enumerate(names) if name in labels.FINDINGS and name not in predictions.left_out]

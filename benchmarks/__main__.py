@@ -18,8 +18,8 @@ from benchmarks.conversion import measure_conversion
 from benchmarks.reading import measure_reading, measure_waiting
 from benchmarks.table import Tables
 from cxrkeras.data.dataset import Release
-from cxrkeras.data.phantom import write_phantoms
 from cxrkeras.data.release import read_release
+from cxrkeras.phantoms.writing import write_phantoms
 
 MAX_IMAGES = 300
 DRAWN = 1200

@@ -23,16 +23,17 @@ import tensorflow as tf
 
 from benchmarks.table import Tables
 from cxrkeras import labels
-from cxrkeras.config import dump_experiment, load_experiment
+from cxrkeras.config import CONFIG, dump_experiment, load_experiment
 from cxrkeras.data.images import load_image
-from cxrkeras.data.phantom import write_phantoms
 from cxrkeras.explain.gradcam import build_explainer
+from cxrkeras.files import write_json
 from cxrkeras.models.classifier import build_classifier
-from cxrkeras.runs import CONFIG, INPUT_CHECK, METRICS, MODEL, write_json
-from cxrkeras.scoring.operating import describe_part, fit_operating_points, save_operating_points
+from cxrkeras.phantoms.writing import write_phantoms
+from cxrkeras.scoring.find_runs import INPUT_CHECK, METRICS, MODEL
+from cxrkeras.scoring.ood_check import fit_input_check
+from cxrkeras.scoring.operating_points import describe_part, fit_operating_points, save_operating_points
 from cxrkeras.scoring.predictions import Predictions
 from cxrkeras.scoring.scores import describe_scores
-from cxrkeras.training.input_check import fit_input_check
 
 REPEATS, MANY, CLIENTS = 20, 50, 3  # the page sends three files at once
 

@@ -17,15 +17,14 @@ from scipy.special import expit
 
 from benchmarks.table import Tables
 from cxrkeras.data.images import load_image
-from cxrkeras.data.phantom import write_phantoms
 from cxrkeras.data.release import read_release
 from cxrkeras.errors import InputError
-from cxrkeras.explain.gradcam import load_network
 from cxrkeras.labels import LABELS
-from cxrkeras.runs import MODEL, RUNS_ROOT, predictions_file
+from cxrkeras.models.compiled import compile_network, load_network
+from cxrkeras.phantoms.writing import write_phantoms
 from cxrkeras.scoring.calibration import METHODS, calibration_error, fit_calibration, least_calibration_error
+from cxrkeras.scoring.find_runs import MODEL, RUNS_ROOT, predictions_file
 from cxrkeras.scoring.predictions import Predictions, load_predictions
-from cxrkeras.scoring.predictor import build_predictor
 
 IMAGES, SEED, FACTOR = 4600, 1, 3.0
 
@@ -35,7 +34,7 @@ def predict_new(network, folder: Path) -> Predictions:
     write_phantoms(folder, num_images=IMAGES, size=256, seed=SEED)
     table, size = read_release(folder).table, network.input_shape[1]
     images = np.stack([load_image(Path(path).read_bytes(), size) for path in table["path"]])[..., None]
-    predictor = build_predictor(network)
+    predictor = compile_network(network)
     logits = np.concatenate([predictor(images[start : start + 64]).numpy() for start in range(0, len(images), 64)])
     ids, patients = (table[name].to_numpy() for name in ("image_id", "patient_id"))
     return Predictions(ids, patients, table[list(LABELS)].to_numpy(float), logits.astype(float))

@@ -16,12 +16,13 @@ import numpy as np
 from scipy.special import expit
 
 from benchmarks.table import Tables
-from cxrkeras.config import dump_experiment, load_experiment
+from cxrkeras.config import CONFIG, dump_experiment, load_experiment
+from cxrkeras.files import load_json
 from cxrkeras.labels import LABELS
-from cxrkeras.runs import CONFIG, METRICS, find_folds, load_json, predictions_file
 from cxrkeras.scoring.calibration import calibration_error, least_calibration_error
 from cxrkeras.scoring.ensemble import average_logits, build_ensemble
-from cxrkeras.scoring.operating import fit_operating_points, load_operating_points, refit
+from cxrkeras.scoring.find_runs import METRICS, find_folds, predictions_file
+from cxrkeras.scoring.operating_points import fit_operating_points, load_operating_points, refit
 from cxrkeras.scoring.predictions import Predictions, load_parts, save_predictions
 from cxrkeras.scoring.scores import describe_scores
 

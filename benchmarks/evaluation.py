@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from benchmarks.table import Tables
-from cxrkeras.data.phantom import NIH
+from cxrkeras.phantoms.writing import NIH
 from cxrkeras.scoring.intervals import REPLICATES, bootstrap_scores
 
 IMAGES, PATIENTS = 25_596, 2_797

@@ -15,10 +15,11 @@ from pydicom.data import get_testdata_file
 from benchmarks.table import Tables
 from cxrkeras.data.dataset import TEST
 from cxrkeras.data.images import load_image, resize_image
-from cxrkeras.explain.gradcam import load_network
-from cxrkeras.records.pipeline import build_evaluation_batches
-from cxrkeras.runs import INPUT_CHECK, METRICS, MODEL, Metrics, find_fold, load_shaped
-from cxrkeras.training.input_check import build_extractor, load_input_check
+from cxrkeras.files import load_shaped
+from cxrkeras.models.compiled import load_network
+from cxrkeras.records.batches import build_evaluation_batches
+from cxrkeras.scoring.find_runs import INPUT_CHECK, METRICS, MODEL, Metrics, find_fold
+from cxrkeras.scoring.ood_check import build_extractor, load_input_check
 
 PHOTOGRAPHS = (
     "astronaut", "brick", "camera", "cat", "cell", "checkerboard", "chelsea", "clock", "coffee", "coins", "colorwheel",

@@ -22,10 +22,10 @@ from benchmarks.table import Tables, time_in_turn
 from cxrkeras.config import Augmentation as Settings
 from cxrkeras.config import Experiment
 from cxrkeras.models.classifier import build_classifier
-from cxrkeras.scoring.predictor import build_predictor
+from cxrkeras.models.compiled import compile_network
 from cxrkeras.training.augment import Augmentation
-from cxrkeras.training.plan import choose_precision
-from cxrkeras.training.trainer import Trainer
+from cxrkeras.training.resolve import choose_precision
+from cxrkeras.training.training_state import Trainer
 
 NETWORKS = ["resnet18", "resnet34", "resnet50", "densenet161", "efficientnetb0", "efficientnetb7", "googlenet"]
 TORCH_NAMES = {"efficientnetb0": "efficientnet_b0", "efficientnetb7": "efficientnet_b7"}
@@ -51,7 +51,7 @@ def measure_here(name: str) -> tuple[dict[str, float], dict]:
     batch = tf.data.Dataset.from_tensors(draw_batch(BATCH))
     trainer.model.fit(batch, verbose=0)
     first = time.perf_counter() - started
-    forward = build_predictor(trainer.saved)
+    forward = compile_network(trainer.saved)
     jobs = {"training, batch 16": lambda: trainer.model.fit(batch, verbose=0)}
     for count in (1, 8):
         images = tf.constant(draw_batch(count)[0])

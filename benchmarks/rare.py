@@ -14,10 +14,10 @@ import pandas as pd
 from benchmarks.table import Tables
 from cxrkeras.config import Experiment, load_experiment
 from cxrkeras.data.dataset import Release
-from cxrkeras.data.phantom import write_phantoms
 from cxrkeras.data.release import read_release
 from cxrkeras.labels import FINDINGS
-from cxrkeras.runs import predictions_file
+from cxrkeras.phantoms.writing import write_phantoms
+from cxrkeras.scoring.find_runs import predictions_file
 from cxrkeras.training.crossval import in_process
 
 IMAGES, SIZE, FOLDS, SEEDS, EPOCHS, RAREST = 3000, 64, 3, 3, 5, 4

@@ -12,11 +12,11 @@ from PIL import Image
 from benchmarks.table import Tables, time_in_turn, with_ratios
 from cxrkeras.data.dataset import TEST, TRAIN_VAL, Release
 from cxrkeras.data.images import load_image
-from cxrkeras.data.phantom import sample_findings, write_tables
 from cxrkeras.data.release import read_release
 from cxrkeras.models.classifier import build_classifier
+from cxrkeras.phantoms.writing import sample_findings, write_tables
+from cxrkeras.records.batches import SHUFFLE_BYTES, build_evaluation_batches, build_training_batches
 from cxrkeras.records.manifest import load_manifest
-from cxrkeras.records.pipeline import SHUFFLE_BYTES, build_evaluation_batches, build_training_batches
 from cxrkeras.records.write import write_records
 
 SIZE = 224

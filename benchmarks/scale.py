@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.table import Tables
-from cxrkeras.data.phantom import sample_findings, write_tables
+from cxrkeras.phantoms.writing import sample_findings, write_tables
 
 WHOLE = 112_120
 DISTINCT = 64  # files that the others are hard links to

@@ -25,14 +25,14 @@ from benchmarks.networks import TORCH_NAMES
 from benchmarks.pytorch import import_torchvision
 from benchmarks.table import Tables, time_in_turn
 from cxrkeras.config import load_experiment
-from cxrkeras.data.phantom import write_phantoms
 from cxrkeras.data.release import read_release
 from cxrkeras.labels import LABELS
-from cxrkeras.records.pipeline import build_training_batches
+from cxrkeras.phantoms.writing import write_phantoms
+from cxrkeras.records.batches import build_training_batches
 from cxrkeras.records.write import write_records
 from cxrkeras.training.fit import Monitor, train_fold
-from cxrkeras.training.plan import choose_precision
-from cxrkeras.training.trainer import Trainer
+from cxrkeras.training.resolve import choose_precision
+from cxrkeras.training.training_state import Trainer
 
 CASES = {"resnet18": (128, 32), "efficientnetb0": (224, 16), "resnet50": (224, 16)}  # pixels, batch
 STEPS = 8

@@ -14,6 +14,7 @@ from cxrkeras import labels
 from cxrkeras.errors import InputError
 
 EXPERIMENTS_ROOT = Path("experiments")
+CONFIG = "config.json"  # the resolved experiment in a run folder
 
 
 class _Section(pydantic.BaseModel):

@@ -7,8 +7,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 
 from cxrkeras.config import load_experiment
-from cxrkeras.data.phantom import write_phantoms
 from cxrkeras.data.release import read_release
+from cxrkeras.phantoms.writing import write_phantoms
 
 TEST_DATA = "CXRKERAS_TEST_DATA"  # environment variable: a folder of real images that the repository does not hold
 
@@ -83,7 +83,7 @@ def trained(small_experiment, tmp_path_factory):
 @pytest.fixture(scope="session")
 def predictor(trained):
     """The finished fold, loaded for answers."""
-    from cxrkeras.app.predictor import Predictor
+    from cxrkeras.predict.predictor import Predictor
 
     return Predictor(trained.folder)
 

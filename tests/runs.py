@@ -7,7 +7,7 @@ import pandas as pd
 
 from cxrkeras import labels
 from cxrkeras.config import dump_experiment, load_experiment
-from cxrkeras.scoring.operating import describe_part, fit_operating_points, save_operating_points
+from cxrkeras.scoring.operating_points import describe_part, fit_operating_points, save_operating_points
 from cxrkeras.scoring.predictions import Predictions, save_predictions
 from cxrkeras.scoring.scores import describe_scores
 

@@ -8,11 +8,11 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def main(folder: str) -> None:
-    from cxrkeras.app.memory import share_memory_pools
+    from cxrkeras.predict.memory import share_memory_pools
 
     share_memory_pools()
-    from cxrkeras.app.predictor import Predictor
     from cxrkeras.app.server import create_app, make_server
+    from cxrkeras.predict.predictor import Predictor
 
     server = make_server(create_app(Predictor(Path(folder))), "127.0.0.1", 0)
 

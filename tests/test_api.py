@@ -13,17 +13,18 @@ from dicoms import make_dicom
 from PIL import Image
 from scipy.special import expit
 
-from cxrkeras.app.batch import answer_files, list_files
-from cxrkeras.app.predictor import Predictor
-from cxrkeras.app.results import describe_answer, encode_csv, neutralise, tabulate_results
 from cxrkeras.app.server import HEADERS, Limits, create_app
 from cxrkeras.data.images import decode_image
 from cxrkeras.data.limits import DECODING, READING
 from cxrkeras.errors import InputError
-from cxrkeras.explain.gradcam import build_explainer, load_network
+from cxrkeras.explain.gradcam import build_explainer
 from cxrkeras.labels import LABELS
-from cxrkeras.records.pipeline import read_images
-from cxrkeras.scoring.operating import load_operating_points
+from cxrkeras.models.compiled import load_network
+from cxrkeras.predict.answers import describe_answer, encode_csv, neutralise, tabulate_results
+from cxrkeras.predict.batch import answer_files, list_files
+from cxrkeras.predict.predictor import Predictor
+from cxrkeras.records.batches import read_images
+from cxrkeras.scoring.operating_points import load_operating_points
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from cxrkeras.models.blocks import count_halvings, unfreeze
 from cxrkeras.models.classifier import FEATURES, build_classifier
+from cxrkeras.models.freezing import count_halvings, unfreeze
 
 FAST = ["resnet18", "densenet121", "efficientnetb0", "googlenet", "efficientnetlite0", "mobilenetv3small"]
 

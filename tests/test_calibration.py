@@ -19,7 +19,7 @@ from cxrkeras.scoring.calibration import (
     load_calibration,
     save_calibration,
 )
-from cxrkeras.scoring.operating import load_operating_points, refit
+from cxrkeras.scoring.operating_points import load_operating_points, refit
 from cxrkeras.scoring.thresholds import fit_thresholds
 
 ORIGIN = {"part": "validation", "split_name": "nih-official", "fold": 0, "images": 1, "patients": 1}

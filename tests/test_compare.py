@@ -14,6 +14,7 @@ from scipy.special import expit, logit
 
 from benchmarks.ensembles import IMAGES, NOISES, SENSITIVITY
 from benchmarks.ensembles import simulate as simulate_ensembles
+from cxrkeras.cli.tables import print_comparison
 from cxrkeras.data.identity import hash_patients
 from cxrkeras.errors import InputError
 from cxrkeras.labels import FINDINGS, LABELS
@@ -37,11 +38,10 @@ from cxrkeras.scoring.calibration import (
 )
 from cxrkeras.scoring.ensemble import average_logits, build_ensemble, calibrate_member
 from cxrkeras.scoring.evaluation import MEAN
-from cxrkeras.scoring.operating import describe_part, fit_operating_points, load_operating_points, refit
+from cxrkeras.scoring.operating_points import describe_part, fit_operating_points, load_operating_points, refit
 from cxrkeras.scoring.predictions import Predictions, load_predictions, save_predictions
 from cxrkeras.scoring.scores import describe_scores, mean_auc, score_labels
 from cxrkeras.scoring.thresholds import fit_thresholds, load_thresholds
-from cxrkeras.tables import print_comparison
 
 
 def change_json(path, **changes):

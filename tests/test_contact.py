@@ -1,6 +1,6 @@
 import numpy as np
 
-from cxrkeras.data.contact import COLUMNS, plot_contact_sheet
+from cxrkeras.data.contact_sheet import COLUMNS, plot_contact_sheet
 from cxrkeras.labels import LABELS
 
 

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 from runs import write_run
 
+from cxrkeras.cli.tables import print_folds
 from cxrkeras.errors import InputError
 from cxrkeras.labels import LABELS
-from cxrkeras.notes import COLLAPSED
-from cxrkeras.tables import print_folds
+from cxrkeras.scoring.notes import COLLAPSED
 from cxrkeras.training.crossval import in_process, plan_sweep, run_sweep, save_ranking, summarise_folds
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import cxrkeras
 from cxrkeras.errors import InputError
-from cxrkeras.runs import NO_LOCKS, locked, write_text
+from cxrkeras.files import NO_LOCKS, locked, write_text
 
 PACKAGE = Path(cxrkeras.__file__).parent
 
@@ -65,7 +65,7 @@ def test_every_text_file_has_an_encoding_whatever_the_locale(path):
 
 
 def test_text_is_utf_8_in_the_plainest_locale(tmp_path):
-    code = "import sys; from pathlib import Path; from cxrkeras.runs import write_text; "
+    code = "import sys; from pathlib import Path; from cxrkeras.files import write_text; "
     code += "write_text(Path(sys.argv[1]), 'Zo\\xeb')"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run([sys.executable, "-c", code, tmp_path / "a.txt"], check=True, env=environment)
@@ -81,7 +81,7 @@ def test_another_backend_is_named_as_the_cause(tmp_path, where):
         environment["KERAS_BACKEND"] = "jax"
     else:
         (tmp_path / "keras.json").write_text('{"backend": "torch"}')
-    code = "from cxrkeras.quiet import import_tensorflow; import_tensorflow()"
+    code = "from cxrkeras.tensorflow_import import import_tensorflow; import_tensorflow()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode
     assert "KERAS_BACKEND or keras.json, and cxrkeras needs tensorflow" in done.stderr.splitlines()[-1]

@@ -19,16 +19,17 @@ from cxrkeras.errors import InputError
 from cxrkeras.labels import FINDINGS, LABELS
 from cxrkeras.models.past import encode_past, read_past
 from cxrkeras.models.registry import NETWORKS
+from cxrkeras.records.find_records import find_records
 from cxrkeras.records.manifest import build_hasher, load_index, load_manifest
 from cxrkeras.records.write import write_records
-from cxrkeras.runs import RUNS_ROOT, find_fold, find_records, find_run
+from cxrkeras.scoring.find_runs import RUNS_ROOT, find_fold, find_run
 from cxrkeras.scoring.scores import mean_auc, score_labels
 from cxrkeras.training.backup import Progress, load_backup, save_backup
 from cxrkeras.training.continuation import continue_shorter
 from cxrkeras.training.fit import Monitor, train_fold
-from cxrkeras.training.plan import choose_precision, describe_run, name_run, resolve_experiment
+from cxrkeras.training.resolve import choose_precision, describe_run, name_run, resolve_experiment
 from cxrkeras.training.start import check_start
-from cxrkeras.training.trainer import Trainer
+from cxrkeras.training.training_state import Trainer
 
 FILES = {
     "config.json",

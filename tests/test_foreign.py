@@ -9,9 +9,9 @@ from sklearn.metrics import roc_auc_score
 from cxrkeras.data.release import read_labels
 from cxrkeras.errors import InputError
 from cxrkeras.labels import LABELS, encode_labels
-from cxrkeras.reports.foreign import score_file
+from cxrkeras.reports.external_report import score_file
 from cxrkeras.scoring.evaluation import MEAN, evaluate
-from cxrkeras.scoring.foreign import read_foreign
+from cxrkeras.scoring.external_predictions import read_foreign
 
 NUM = 300
 

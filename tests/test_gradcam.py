@@ -19,7 +19,7 @@ from cxrkeras.explain.sheet import build_sheets, check_label
 from cxrkeras.labels import LABELS
 from cxrkeras.models.classifier import FEATURES, build_classifier
 from cxrkeras.models.registry import NETWORKS
-from cxrkeras.scoring.operating import load_operating_points
+from cxrkeras.scoring.operating_points import load_operating_points
 
 RNG = np.random.default_rng(0)
 FAST = ["resnet18", "googlenet", "efficientnetlite0", "mobilenetv3small"]

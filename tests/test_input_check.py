@@ -5,8 +5,8 @@ import pytest
 from cxrkeras.data.dataset import TRAIN_VAL
 from cxrkeras.errors import InputError
 from cxrkeras.models.classifier import build_classifier
-from cxrkeras.records.pipeline import build_evaluation_batches
-from cxrkeras.training.input_check import (
+from cxrkeras.records.batches import build_evaluation_batches
+from cxrkeras.scoring.ood_check import (
     STATISTICS,
     VERSIONS,
     build_extractor,

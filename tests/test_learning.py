@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from cxrkeras.config import load_experiment
-from cxrkeras.data.phantom import write_phantoms
 from cxrkeras.data.release import read_release
 from cxrkeras.labels import LABELS
+from cxrkeras.phantoms.writing import write_phantoms
 from cxrkeras.records.write import write_records
-from cxrkeras.scoring.predictor import predict_batches
+from cxrkeras.scoring.predictions import predict_batches
 from cxrkeras.scoring.scores import mean_auc, score_labels
 
 pytestmark = pytest.mark.slow
@@ -40,15 +40,15 @@ def train(release, folder, epochs):
 def test_true_labels_are_learned_and_hold_for_other_phantoms(phantoms, tmp_path):
     import keras
 
-    from cxrkeras.records.pipeline import build_evaluation_batches
-    from cxrkeras.scoring.predictor import build_predictor
+    from cxrkeras.models.compiled import compile_network
+    from cxrkeras.records.batches import build_evaluation_batches
 
     result = train(phantoms, tmp_path, epochs=6)
     learned = result.metrics["test"]["mean_auc"]
     assert learned > 0.7
     write_phantoms(tmp_path / "other", num_images=1600, size=96, seed=1)
     write_records(read_release(tmp_path / "other"), tmp_path / "other-records", size=96)
-    predictor = build_predictor(keras.models.load_model(result.folder / "model.keras"))
+    predictor = compile_network(keras.models.load_model(result.folder / "model.keras"))
     parts = [build_evaluation_batches(tmp_path / "other-records", "test", batch_size=64)]
     parts += [
         build_evaluation_batches(tmp_path / "other-records", "train_val", fold=fold, batch_size=64) for fold in range(5)

@@ -21,10 +21,10 @@ from cxrkeras.explain.localisation import (
     measure_map,
 )
 from cxrkeras.explain.variants import build_gradcam_plus_plus, build_scorecam
+from cxrkeras.files import load_json
 from cxrkeras.models.classifier import FEATURES, build_classifier
 from cxrkeras.records.manifest import load_boxes, load_index
 from cxrkeras.reports.localise import localise
-from cxrkeras.runs import load_json
 
 SIZE = 64
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cxrkeras.data.dataset import digest_lines
-from cxrkeras.data.nih import ARCHIVES, Source, fetch_release, parse_parts, unpack_archive
+from cxrkeras.data.fetch_nih import ARCHIVES, Source, fetch_release, parse_parts, unpack_archive
 from cxrkeras.data.release import read_release
 from cxrkeras.errors import InputError
 
@@ -174,7 +174,7 @@ def test_what_is_no_archive_is_kept_and_told(tmp_path, content):
 
 def test_space_is_checked_before_anything_is_fetched(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=20e9)
-    monkeypatch.setattr("cxrkeras.data.nih.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("cxrkeras.data.fetch_nih.shutil.disk_usage", lambda path: usage)
     with pytest.raises(InputError, match="needs about 46 GB and the disk has 20 GB free"):
         fetch_release(tmp_path / "nih", range(1, 13))
     assert not list((tmp_path / "nih").iterdir())

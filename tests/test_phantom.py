@@ -12,12 +12,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxrkeras import labels
-from cxrkeras.data.anatomy import Anatomy
 from cxrkeras.data.images import load_image
-from cxrkeras.data.phantom import BALANCED, NIH, sample_findings, write_phantoms
 from cxrkeras.data.release import read_release
-from cxrkeras.data.signs import draw_chest
 from cxrkeras.errors import InputError
+from cxrkeras.phantoms.anatomy import Anatomy
+from cxrkeras.phantoms.signs import draw_chest
+from cxrkeras.phantoms.writing import BALANCED, NIH, sample_findings, write_phantoms
 
 DIFFUSE = {labels.EDEMA, labels.EMPHYSEMA, labels.FIBROSIS}
 

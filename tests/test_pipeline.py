@@ -5,8 +5,8 @@ import pytest
 
 from cxrkeras.data.dataset import TEST, TRAIN_VAL
 from cxrkeras.errors import InputError
+from cxrkeras.records.batches import build_evaluation_batches, build_training_batches
 from cxrkeras.records.manifest import load_index
-from cxrkeras.records.pipeline import build_evaluation_batches, build_training_batches
 
 
 def epoch_of(records, **settings):

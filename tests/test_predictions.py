@@ -7,17 +7,17 @@ from networks import draw_images, draw_weights
 from sklearn.metrics import roc_auc_score
 
 from cxrkeras.models.classifier import build_classifier
-from cxrkeras.notes import COLLAPSED
+from cxrkeras.models.compiled import compile_live, compile_network
 from cxrkeras.scoring.evaluation import MEAN, evaluate
+from cxrkeras.scoring.notes import COLLAPSED
 from cxrkeras.scoring.predictions import Predictions, is_collapsed, save_predictions
-from cxrkeras.scoring.predictor import build_live_predictor, build_predictor
 from cxrkeras.scoring.scores import describe_scores, format_count, format_mean, score_predictions
 
 
 def test_predictors_compute_what_the_network_does_and_only_the_live_one_follows_its_weights():
     network, images = build_classifier("resnet18", 32), draw_images(5, 32)
     draw_weights(network, images)
-    predictor, live = build_predictor(network), build_live_predictor(network)
+    predictor, live = compile_network(network), compile_live(network)
     before = network(images, training=False).numpy()
     np.testing.assert_allclose(predictor(images), before, atol=1e-5)
     np.testing.assert_allclose(live(images), before, atol=1e-5)

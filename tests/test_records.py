@@ -21,8 +21,8 @@ from cxrkeras.data.release import read_release
 from cxrkeras.errors import InputError
 from cxrkeras.labels import LABELS
 from cxrkeras.records import write as write_module
+from cxrkeras.records.batches import read_images
 from cxrkeras.records.manifest import load_index, load_manifest, load_patient_hashes, save_content
-from cxrkeras.records.pipeline import read_images
 from cxrkeras.records.schema import encode_example, parse_examples
 from cxrkeras.records.verify import verify_records
 from cxrkeras.records.write import assign_shards, write_records

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from cxrkeras.errors import InputError
+from cxrkeras.files import load_json
 from cxrkeras.labels import FINDINGS, LABELS
 from cxrkeras.reports.explore import correlate_labels, count_labels, count_together, write_exploration
 from cxrkeras.reports.history import load_history
 from cxrkeras.reports.report import write_report
-from cxrkeras.runs import load_json
 from cxrkeras.scoring.calibration import load_calibration
 from cxrkeras.scoring.evaluation import MEAN, compare_prevalence, evaluate, evaluate_groups, find_mistakes
-from cxrkeras.scoring.operating import load_operating_points
+from cxrkeras.scoring.operating_points import load_operating_points
 from cxrkeras.scoring.predictions import Predictions, load_predictions, save_predictions
 from cxrkeras.scoring.scores import mean_auc, score_labels
 from cxrkeras.scoring.thresholds import load_thresholds

@@ -16,7 +16,7 @@ TRAIN = """
 import json, sys
 from pathlib import Path
 from cxrkeras.config import load_experiment
-from cxrkeras.training import steps
+from cxrkeras.training import callback as steps
 from cxrkeras.training.fit import Monitor, train_fold
 steps.SAVE_SECONDS = 0.5  # so that kills fall between saves within an epoch
 settings, root = json.loads(sys.argv[1]), Path(sys.argv[2])
@@ -75,7 +75,7 @@ if count > 1:
     parts = [tf.config.LogicalDeviceConfiguration()] * count
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
 from cxrkeras.config import load_experiment
-from cxrkeras.training.trainer import Trainer
+from cxrkeras.training.training_state import Trainer
 settings = {"model": {"name": "resnet18", "weights": path, "size": 64}}
 overrides = "training.precision=float32 augmentation.flip=0 augmentation.rotation=0 optimiser.name=sgd"
 trainer = Trainer(load_experiment(settings=settings, overrides=overrides + " optimiser.learning_rate=1e-4"))

@@ -5,7 +5,8 @@ import time
 import pytest
 import tensorflow as tf
 
-from cxrkeras.training.steps import Interruption, time_waiting
+from cxrkeras.training.input_timing import time_waiting
+from cxrkeras.training.signals import Interruption
 
 
 def test_waiting_is_what_the_input_takes():

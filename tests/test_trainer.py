@@ -7,7 +7,7 @@ from cxrkeras.config import Optimiser, load_experiment
 from cxrkeras.models.registry import NETWORKS
 from cxrkeras.training.averaging import Average
 from cxrkeras.training.optimisers import build_optimiser
-from cxrkeras.training.trainer import Trainer
+from cxrkeras.training.training_state import Trainer
 
 RNG = np.random.default_rng(0)
 BATCH = RNG.integers(0, 256, (8, 32, 32, 1), np.uint8), (RNG.random((8, 15)) < 0.3).astype(np.float32)

@@ -13,15 +13,15 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, ServiceUnavailable, TooManyRequests
 
 from cxrkeras import __version__, labels
+from cxrkeras.app.image_report import NOTICE, write_image_report
 from cxrkeras.app.openapi import build_document, write_docs
-from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.problems import make_problem
-from cxrkeras.app.report import NOTICE, write_image_report
-from cxrkeras.app.results import LARGEST_PICTURE, PNG_SIDE, FileTooLarge, describe_answer, describe_problem
 from cxrkeras.data.images import decode_image, hold_memory, read_warnings, shrink_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.overlay import blend_map, paint_layer
 from cxrkeras.explain.sheet import ALL, check_label
+from cxrkeras.predict.answers import LARGEST_PICTURE, PNG_SIDE, FileTooLarge, describe_answer, describe_problem
+from cxrkeras.predict.predictor import Predictor
 from cxrkeras.text import LONGEST_NAME, clean
 
 api = flask.Blueprint("api", __name__)

@@ -12,7 +12,7 @@ import flask
 from dash import Dash, Input, Output, State, html
 
 from cxrkeras import labels
-from cxrkeras.app.elements import (
+from cxrkeras.app.fragments import (
     is_held_back,
     write_choices,
     write_film,
@@ -22,9 +22,9 @@ from cxrkeras.app.elements import (
     write_warning,
 )
 from cxrkeras.app.layout import build_layout
-from cxrkeras.app.predictor import Facts
-from cxrkeras.app.results import LARGEST_PICTURE, encode_csv, tabulate_results
 from cxrkeras.explain.sheet import NUM_TOP
+from cxrkeras.predict.answers import LARGEST_PICTURE, encode_csv, tabulate_results
+from cxrkeras.predict.predictor import Facts
 from cxrkeras.text import num_of
 
 ASSETS = Path(__file__).parent / "assets"

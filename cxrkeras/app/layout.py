@@ -3,10 +3,10 @@
 from dash import dcc, html
 
 from cxrkeras import __version__, labels
-from cxrkeras.app.predictor import Facts
-from cxrkeras.app.report import HEAT_MAP, NOTICE, PROBABILITY, SCALE, SYNTHETIC, THRESHOLD, describe_facts
-from cxrkeras.app.results import LARGEST_PICTURE
+from cxrkeras.app.image_report import HEAT_MAP, NOTICE, PROBABILITY, SCALE, SYNTHETIC, THRESHOLD, describe_facts
 from cxrkeras.labels import NO_FINDING
+from cxrkeras.predict.answers import LARGEST_PICTURE
+from cxrkeras.predict.predictor import Facts
 from cxrkeras.reports.figures import spell
 
 

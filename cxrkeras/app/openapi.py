@@ -1,7 +1,7 @@
 """The OpenAPI document of the interface, and the page made of it."""
 
 from cxrkeras import labels
-from cxrkeras.app.results import LARGEST_PICTURE, PNG_SIDE
+from cxrkeras.predict.answers import LARGEST_PICTURE, PNG_SIDE
 from cxrkeras.reports.page import Page, Section, Table, render_page
 
 _PICTURE = {

@@ -23,10 +23,10 @@ from werkzeug.sansio.multipart import MultipartDecoder
 
 from cxrkeras.app.api import api
 from cxrkeras.app.dashboard import mount_dashboard
-from cxrkeras.app.predictor import Predictor
 from cxrkeras.app.problems import make_problem
 from cxrkeras.data.limits import MAX_PIXELS
 from cxrkeras.errors import InputError
+from cxrkeras.predict.predictor import Predictor
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -7,9 +7,9 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cxrkeras.cli.shell import Seed, app, console, load_tensorflow, say_how_to_go_on, show_count, show_phases
+from cxrkeras.cli.tables import print_examination
 from cxrkeras.errors import InputError
-from cxrkeras.runs import RECORDS_ROOT, SKIPPED, find_records
-from cxrkeras.tables import print_examination
+from cxrkeras.records.find_records import RECORDS_ROOT, SKIPPED, find_records
 from cxrkeras.text import num_of
 
 
@@ -24,9 +24,9 @@ def phantom(
     seed: Seed = 0,
 ) -> None:
     """Draw synthetic chest radiographs in the layout of the NIH release, and a contact sheet of them."""
-    from cxrkeras.data.contact import plot_contact_sheet
-    from cxrkeras.data.phantom import write_phantoms
+    from cxrkeras.data.contact_sheet import plot_contact_sheet
     from cxrkeras.data.release import read_release
+    from cxrkeras.phantoms.writing import write_phantoms
 
     with show_count("drawing phantoms") as progress:
         is_new = write_phantoms(data, num_images=n, size=size, prevalence=prevalence, seed=seed, progress=progress)
@@ -50,7 +50,7 @@ def data(
     """
     from rich.progress import DownloadColumn, TransferSpeedColumn
 
-    from cxrkeras.data.nih import fetch_release, parse_parts
+    from cxrkeras.data.fetch_nih import fetch_release, parse_parts
 
     wanted = parse_parts(parts)
     columns = (

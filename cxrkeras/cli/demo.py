@@ -5,7 +5,8 @@ from pathlib import Path
 from cxrkeras.cli.data import make_records
 from cxrkeras.cli.shell import app, console, show_count, show_phases
 from cxrkeras.cli.training import train_one
-from cxrkeras.runs import MODEL, RECORDS_ROOT, TENSORBOARD, predictions_file
+from cxrkeras.records.find_records import RECORDS_ROOT
+from cxrkeras.scoring.find_runs import MODEL, TENSORBOARD, predictions_file
 
 DEMO_DATA = Path("data/phantom-demo")
 DEMO_RECORDS = "phantom-demo-128"
@@ -19,7 +20,7 @@ def demo() -> None:
     Draw, convert, train, score, explain, report.
     """
     from cxrkeras.config import load_experiment
-    from cxrkeras.data.phantom import write_phantoms
+    from cxrkeras.phantoms.writing import write_phantoms
 
     console.rule("1 of 5: synthetic phantoms")
     with show_count("drawing phantoms") as progress:

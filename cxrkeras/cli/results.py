@@ -6,10 +6,12 @@ from typing import Annotated, Optional
 import typer
 
 from cxrkeras.cli.shell import Records, Run, Seed, app, console, load_tensorflow, show_count, show_phases
+from cxrkeras.cli.tables import print_comparison, print_evaluation, print_localisation, print_scores, print_thresholds
 from cxrkeras.errors import InputError
+from cxrkeras.files import make_folder, write_text
 from cxrkeras.labels import NO_FINDING
-from cxrkeras.runs import RUNS_ROOT, find_fold, find_folds, find_records, find_run, make_folder, write_text
-from cxrkeras.tables import print_comparison, print_evaluation, print_localisation, print_scores, print_thresholds
+from cxrkeras.records.find_records import find_records
+from cxrkeras.scoring.find_runs import RUNS_ROOT, find_fold, find_folds, find_run
 from cxrkeras.text import clean, format_share, num_of
 
 
@@ -37,7 +39,7 @@ def gradcam(
     """
     if not images:
         raise InputError("which image? Give IMG=<a PNG, JPEG or DICOM file, or a folder>")
-    from cxrkeras.app.batch import list_files
+    from cxrkeras.predict.batch import list_files
 
     folder = find_fold(run, with_network=True)
     paths = list_files(images)
@@ -78,7 +80,7 @@ def calibrate(
 
     Saved as `calibration.json` and `thresholds.json` in the folder of the fold; reports and heat maps use them.
     """
-    from cxrkeras.scoring.operating import refit
+    from cxrkeras.scoring.operating_points import refit
 
     folder = find_fold(run)
     calibration, thresholds = refit(folder, method=method, sensitivity=sensitivity)
@@ -196,7 +198,7 @@ def score(
 
     Columns may be called `Label`, `prob_Label`, `Label_pred` or `logit_Label`, in any order, for all labels or some.
     """
-    from cxrkeras.reports.foreign import score_file
+    from cxrkeras.reports.external_report import score_file
 
     if predictions is None:
         raise InputError("which predictions? Give PREDICTIONS=<a CSV with an image column and a column a label>")
@@ -223,8 +225,8 @@ def predict(
     """
     if not files:
         raise InputError("which images? Give FILES=<files or folders>")
-    from cxrkeras.app.batch import answer_files, list_files
-    from cxrkeras.app.results import describe_answer, describe_problem, encode_csv, tabulate_results
+    from cxrkeras.predict.answers import describe_answer, describe_problem, encode_csv, tabulate_results
+    from cxrkeras.predict.batch import answer_files, list_files
 
     if csv and (csv.is_dir() or not csv.name):
         raise InputError(f"CSV is a file to write; got the folder {csv}")
@@ -232,7 +234,7 @@ def predict(
     if csv:
         make_folder(csv.parent)
     load_tensorflow()
-    from cxrkeras.app.predictor import Predictor
+    from cxrkeras.predict.predictor import Predictor
 
     predictor = Predictor(folder)
     facts = predictor.facts
@@ -274,13 +276,13 @@ def serve_app(
 
     Uploads stay in memory and are forgotten once they are answered.
     """
-    from cxrkeras.app.memory import share_memory_pools
+    from cxrkeras.predict.memory import share_memory_pools
 
     folder = find_fold(run, with_network=True)
     share_memory_pools()
     load_tensorflow()
-    from cxrkeras.app.predictor import Predictor
     from cxrkeras.app.server import Limits, create_app, make_server
+    from cxrkeras.predict.predictor import Predictor
 
     limits = Limits(
         file_bytes=int(max_file * 2**20),

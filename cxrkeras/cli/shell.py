@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.segment import Segment
 from rich.text import Text
 
-from cxrkeras.quiet import import_tensorflow
+from cxrkeras.tensorflow_import import import_tensorflow
 from cxrkeras.text import clean
 
 app = typer.Typer(

@@ -19,14 +19,11 @@ from cxrkeras.cli.shell import (
     say_how_to_go_on,
     show_bar,
 )
+from cxrkeras.cli.tables import print_folds, print_networks, print_ranking, print_scores
 from cxrkeras.errors import InputError
-from cxrkeras.runs import (
-    RUNS_ROOT,
-    TENSORBOARD,
-    find_records,
-    make_folder,
-)
-from cxrkeras.tables import print_folds, print_networks, print_ranking, print_scores
+from cxrkeras.files import make_folder
+from cxrkeras.records.find_records import find_records
+from cxrkeras.scoring.find_runs import RUNS_ROOT, TENSORBOARD
 
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
@@ -117,7 +114,7 @@ def sweep(
 
 
 def _sweep(chosen: dict) -> None:
-    from cxrkeras.runs import CROSSVAL
+    from cxrkeras.scoring.find_runs import CROSSVAL
     from cxrkeras.training.crossval import in_process, plan_here, run_sweep, save_ranking, summarise_folds
 
     with console.status("loading TensorFlow, reading the records"):
@@ -197,7 +194,7 @@ def augmentation(
     if out.is_dir() or out.suffix.lower() not in PICTURES:
         raise InputError(f"--out is a file that ends in {', '.join(PICTURES)}; got {out}")
     load_tensorflow()
-    from cxrkeras.training.examples import plot_augmentation
+    from cxrkeras.training.augmentation_preview import plot_augmentation
 
     make_folder(out.parent)
     plot_augmentation(resolved, folder).savefig(out)

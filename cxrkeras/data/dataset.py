@@ -17,6 +17,7 @@ from cxrkeras.data.image_files import Located
 from cxrkeras.errors import InputError
 from cxrkeras.text import num_of
 
+PHANTOM_FILE = "phantom.json"  # in a folder of synthetic images
 TRAIN_VAL, TEST = "train_val", "test"
 DETAILS = ["image_id", "patient_id", "split", "age", "sex", "view"]
 BOX_COLUMNS = ["image_id", "label", "x", "y", "width", "height"]

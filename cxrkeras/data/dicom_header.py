@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from cxrkeras.data.decoder_warnings import ignore_decoders
 from cxrkeras.data.dicom_window import Depth, read_number
 from cxrkeras.data.limits import check_size
-from cxrkeras.data.quiet import ignore_decoders
 from cxrkeras.errors import InputError
 
 CANNOT = "the pixels of this DICOM file cannot be decoded"

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
+from cxrkeras.data.decoder_warnings import ignore_decoders
 from cxrkeras.data.depth import GREY_WEIGHTS, choose_window, count_words, look_up, round_grey, stretch
 from cxrkeras.data.dicom import decode_dicom, is_dicom, read_dicom_header, read_dicom_warnings
 from cxrkeras.data.limits import DECODING, MAX_BYTES, MAX_PIXELS, READING, check_size
-from cxrkeras.data.quiet import ignore_decoders
 from cxrkeras.errors import InputError
 
 _TURNS = {

@@ -10,6 +10,7 @@ from cxrkeras import labels
 from cxrkeras.data.csv_table import name_lines, read_csv_table, read_text
 from cxrkeras.data.dataset import (
     BOX_COLUMNS,
+    PHANTOM_FILE,
     TEST,
     TRAIN_VAL,
     Release,
@@ -26,7 +27,6 @@ from cxrkeras.data.demographics import parse_ages, parse_sexes, parse_views
 from cxrkeras.data.identity import NIH, normalise_id
 from cxrkeras.data.image_files import list_files, locate_images
 from cxrkeras.errors import InputError
-from cxrkeras.runs import PHANTOM_FILE
 from cxrkeras.text import num_of
 
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")

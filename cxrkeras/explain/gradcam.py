@@ -1,15 +1,12 @@
 """Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) on TensorFlow's GradientTape."""
 
-import zipfile
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from cxrkeras import labels
-from cxrkeras.errors import InputError
 from cxrkeras.models.classifier import FEATURES
 
 
@@ -46,16 +43,6 @@ def draw_maps(tape: tf.GradientTape, logits: list[tf.Tensor], features: tf.Tenso
         weights = tf.reduce_mean(tf.cast(gradients, tf.float32), axis=(1, 2), keepdims=True)
         maps.append(tf.nn.relu(tf.reduce_sum(tf.cast(features, tf.float32) * weights, axis=-1)))
     return tf.stack(maps, axis=1)
-
-
-def load_network(path: Path) -> keras.Model:
-    """Load a saved network; InputError for a file that is none."""
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is no network of Keras: bring back the file, or train the fold anew")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a network: {error}") from error
 
 
 def build_explainer(network: keras.Model) -> Callable[[np.ndarray], tuple[np.ndarray, dict[str, np.ndarray]]]:

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrkeras import labels
+from cxrkeras.config import CONFIG
+from cxrkeras.data.dataset import PHANTOM_FILE
 from cxrkeras.data.images import decode_image, read_warnings, resize_image, shrink_image
 from cxrkeras.errors import InputError
-from cxrkeras.explain.gradcam import build_explainer, load_network
+from cxrkeras.explain.gradcam import build_explainer
 from cxrkeras.explain.overlay import plot_gradcam
+from cxrkeras.files import load_shaped, make_folder
 from cxrkeras.models.classifier import FEATURES
-from cxrkeras.runs import CONFIG, GRADCAM, MODEL, PHANTOM_FILE, Config, load_shaped, make_folder
-from cxrkeras.scoring.operating import load_operating_points
+from cxrkeras.models.compiled import load_network
+from cxrkeras.scoring.find_runs import GRADCAM, MODEL, Config
+from cxrkeras.scoring.operating_points import load_operating_points
 from cxrkeras.text import clean, fit_file_name, num_of, plain
 
 NUM_TOP = 4

@@ -16,7 +16,7 @@ import numpy as np
 
 from cxrkeras.data.identity import HASH_BYTES
 from cxrkeras.errors import InputError
-from cxrkeras.runs import load_json, write_json
+from cxrkeras.files import load_json, write_json
 
 MEMBER = "cxrkeras_trained_on.json"  # of a `.keras` file, which is a zip; Keras leaves it alone when it reads one
 Hasher = Callable[[list[str], bytes, int], np.ndarray]  # of patients, with a salt and a number of rounds

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 
 from cxrkeras import labels
+from cxrkeras.config import CONFIG
 from cxrkeras.errors import InputError
+from cxrkeras.files import load_json
 from cxrkeras.models.classifier import FEATURES, LOGITS
-from cxrkeras.runs import CONFIG, load_json
 
 # What a state dict holds beside the backbone: heads, also auxiliary ones, and PyTorch's count of batches.
 _NOT_BACKBONE = re.compile(r"^(fc|classifier|aux1|aux2)\.|\.num_batches_tracked$")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pydantic
 
 from cxrkeras.errors import InputError
+from cxrkeras.files import write_text
 from cxrkeras.records.manifest import Shard, check_settings
-from cxrkeras.runs import write_text
 
 JOURNAL = "journal.jsonl"
 

@@ -14,7 +14,8 @@ from cxrkeras import labels
 from cxrkeras.data.folds import GROUPED
 from cxrkeras.data.identity import HASH_BYTES, hash_patients
 from cxrkeras.errors import InputError
-from cxrkeras.runs import BOXES, INDEX, MANIFEST, PATIENTS, write_json
+from cxrkeras.files import write_json
+from cxrkeras.records.find_records import BOXES, INDEX, MANIFEST, PATIENTS
 
 SCHEMA_VERSION = 1
 NO_FOLD = -1  # of images of the test set

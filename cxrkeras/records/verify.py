@@ -12,9 +12,9 @@ from cxrkeras import labels
 from cxrkeras.data.dataset import Release
 from cxrkeras.data.folds import check_patients
 from cxrkeras.errors import InputError
+from cxrkeras.records.find_records import INDEX
 from cxrkeras.records.manifest import Manifest, Shard, load_index, load_manifest, read_table
 from cxrkeras.records.schema import parse_examples
-from cxrkeras.runs import INDEX
 from cxrkeras.text import num_of
 
 BATCH = 64

@@ -20,7 +20,9 @@ from cxrkeras.data.folds import HASHED, assign_folds, check_patients, check_spli
 from cxrkeras.data.identity import ROUNDS, choose_salt, hash_patients
 from cxrkeras.data.images import load_image, open_image
 from cxrkeras.errors import InputError
+from cxrkeras.files import locked, write_text
 from cxrkeras.records.duplicates import DUPLICATES, ERROR, describe_duplicates, digest_image, find_duplicates
+from cxrkeras.records.find_records import BOXES, INDEX, MANIFEST, PATIENTS, SKIPPED
 from cxrkeras.records.journal import Entry, append_to_journal, delete_journal, read_journal
 from cxrkeras.records.manifest import (
     NO_FOLD,
@@ -32,7 +34,6 @@ from cxrkeras.records.manifest import (
     save_manifest,
 )
 from cxrkeras.records.schema import encode_example
-from cxrkeras.runs import BOXES, INDEX, MANIFEST, PATIENTS, SKIPPED, locked, write_text
 from cxrkeras.text import num_of
 
 SHARD_IMAGES = 1024

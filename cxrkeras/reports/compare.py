@@ -11,22 +11,16 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras import labels
+from cxrkeras.config import CONFIG
 from cxrkeras.data.nih_tables import OFFICIAL_SPLIT
 from cxrkeras.errors import InputError
+from cxrkeras.files import load_shaped, write_text
 from cxrkeras.reports import figures
 from cxrkeras.reports.figures import spell
 from cxrkeras.reports.history import load_history
 from cxrkeras.reports.page import Page, Picture, Section, Table, save_page
-from cxrkeras.runs import (
-    COMPARISON,
-    CONFIG,
-    METRICS,
-    Config,
-    Metrics,
-    load_shaped,
-    write_text,
-)
 from cxrkeras.scoring.evaluation import MEAN
+from cxrkeras.scoring.find_runs import COMPARISON, METRICS, Config, Metrics
 from cxrkeras.scoring.intervals import (
     REPLICATES,
     Interval,

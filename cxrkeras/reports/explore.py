@@ -7,12 +7,13 @@ import pandas as pd
 
 from cxrkeras import labels
 from cxrkeras.data.dataset import TEST, TRAIN_VAL
+from cxrkeras.files import write_text
 from cxrkeras.records.manifest import load_index, load_manifest
 from cxrkeras.reports import figures
 from cxrkeras.reports.figures import spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, save_page
-from cxrkeras.runs import EXPLORATION, write_text
 from cxrkeras.scoring.evaluation import SEXES, VIEW_NAMES
+from cxrkeras.scoring.find_runs import EXPLORATION
 from cxrkeras.text import num_of
 
 AGES = np.array([0, 10, 20, 30, 40, 50, 60, 70, 80, 121])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras.errors import InputError
-from cxrkeras.runs import HISTORY
+from cxrkeras.scoring.find_runs import HISTORY
 
 
 def load_history(folder: Path, columns: tuple[str, ...]) -> pd.DataFrame:

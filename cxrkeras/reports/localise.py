@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras import labels
+from cxrkeras.config import CONFIG
 from cxrkeras.data.dataset import TEST
 from cxrkeras.errors import InputError
-from cxrkeras.explain.gradcam import build_gradcam, load_network
+from cxrkeras.explain.gradcam import build_gradcam
 from cxrkeras.explain.localisation import (
     CENTRE,
     CUT,
@@ -23,13 +24,15 @@ from cxrkeras.explain.localisation import (
     measure_controls,
 )
 from cxrkeras.explain.variants import build_gradcam_plus_plus, build_scorecam
+from cxrkeras.files import load_shaped, write_text
 from cxrkeras.models.classifier import FEATURES
+from cxrkeras.models.compiled import load_network
+from cxrkeras.records.batches import read_images
 from cxrkeras.records.manifest import load_boxes, load_index, load_manifest
-from cxrkeras.records.pipeline import read_images
 from cxrkeras.reports import map_figures
 from cxrkeras.reports.figures import spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, save_page
-from cxrkeras.runs import CONFIG, LOCALISATION, METRICS, MODEL, Config, Metrics, load_shaped, write_text
+from cxrkeras.scoring.find_runs import LOCALISATION, METRICS, MODEL, Config, Metrics
 from cxrkeras.scoring.intervals import REPLICATES, bootstrap_mean, find_interval
 from cxrkeras.text import num_of
 

@@ -10,7 +10,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from cxrkeras import __version__
-from cxrkeras.runs import make_folder, write_bytes, write_text
+from cxrkeras.files import make_folder, write_bytes, write_text
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("cxrkeras.reports", "templates"),

@@ -7,29 +7,17 @@ from pathlib import Path
 import pandas as pd
 
 from cxrkeras import labels
-from cxrkeras.config import Experiment, format_experiment
+from cxrkeras.config import CONFIG, Experiment, format_experiment
 from cxrkeras.errors import InputError
-from cxrkeras.explain.gradcam import build_explainer, load_network
-from cxrkeras.notes import UNVERIFIED
+from cxrkeras.explain.gradcam import build_explainer
+from cxrkeras.files import load_shaped, write_text
+from cxrkeras.models.compiled import load_network
+from cxrkeras.records.batches import read_images
 from cxrkeras.records.manifest import load_index, load_manifest
-from cxrkeras.records.pipeline import read_images
 from cxrkeras.reports import figures, map_figures, sections
 from cxrkeras.reports.figures import format_interval, spell
 from cxrkeras.reports.history import load_history
 from cxrkeras.reports.page import Page, Picture, Section, Table, render, save_page
-from cxrkeras.runs import (
-    CONFIG,
-    HISTORY,
-    METRICS,
-    MODEL,
-    MODEL_CARD,
-    REPORT,
-    Config,
-    Metrics,
-    load_shaped,
-    predictions_file,
-    write_text,
-)
 from cxrkeras.scoring.calibration import Calibration
 from cxrkeras.scoring.evaluation import (
     MEAN,
@@ -39,8 +27,10 @@ from cxrkeras.scoring.evaluation import (
     evaluate_groups,
     find_mistakes,
 )
+from cxrkeras.scoring.find_runs import HISTORY, METRICS, MODEL, MODEL_CARD, REPORT, Config, Metrics, predictions_file
 from cxrkeras.scoring.intervals import REPLICATES
-from cxrkeras.scoring.operating import load_operating_points
+from cxrkeras.scoring.notes import UNVERIFIED
+from cxrkeras.scoring.operating_points import load_operating_points
 from cxrkeras.scoring.predictions import Predictions, check_parts, load_predictions
 from cxrkeras.scoring.thresholds import Thresholds
 from cxrkeras.text import num_of

@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 
 from cxrkeras import labels
 from cxrkeras.errors import InputError
-from cxrkeras.runs import CALIBRATION, Origin, load_shaped, write_json
+from cxrkeras.files import load_shaped, write_json
+from cxrkeras.scoring.find_runs import CALIBRATION, Origin
 from cxrkeras.scoring.predictions import LEAST_RANGE
 
 PLATT, TEMPERATURE, ISOTONIC = METHODS = ("platt", "temperature", "isotonic")

@@ -9,23 +9,15 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_expit
 
+from cxrkeras.config import CONFIG
 from cxrkeras.data.identity import hash_patients
 from cxrkeras.errors import InputError
+from cxrkeras.files import load_shaped, write_json
 from cxrkeras.models.past import Past, load_past, save_past
-from cxrkeras.notes import UNVERIFIED
-from cxrkeras.runs import (
-    CONFIG,
-    METRICS,
-    RUNS_ROOT,
-    TRAINED_ON,
-    Config,
-    Metrics,
-    load_shaped,
-    predictions_file,
-    write_json,
-)
 from cxrkeras.scoring.calibration import MEMBERS, Calibration, Curve
-from cxrkeras.scoring.operating import (
+from cxrkeras.scoring.find_runs import METRICS, RUNS_ROOT, TRAINED_ON, Config, Metrics, predictions_file
+from cxrkeras.scoring.notes import UNVERIFIED
+from cxrkeras.scoring.operating_points import (
     describe_part,
     fit_operating_points,
     load_operating_points,

@@ -1,5 +1,6 @@
 """Logits of a network for the images of records, and the file they are kept in."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pandas as pd
 
 from cxrkeras import labels
 from cxrkeras.errors import InputError
-from cxrkeras.runs import METRICS, Metrics, load_shaped, predictions_file, write_text
+from cxrkeras.files import load_shaped, write_text
+from cxrkeras.scoring.find_runs import METRICS, Metrics, predictions_file
 from cxrkeras.text import num_of
 
 LEAST_RANGE = 1e-6  # of a network's logits over images
@@ -152,3 +154,17 @@ def check_parts(parts: dict[str, Predictions], folder: Path) -> None:
             "predictions of validation and "
             f"of test: one file is in the other's place; {anew}"
         )
+
+
+def predict_batches(
+    predict: Callable, batches: Iterable, progress: Callable[[int], None] = lambda count: None
+) -> Predictions:
+    """Run evaluation batches of records through a compiled network; `progress` is called with 1 after each."""
+    image_ids, patient_ids, truth, logits = [], [], [], []
+    for images, labels_of_batch, of_image, of_patient in batches:
+        logits.append(predict(images).numpy())
+        truth.append(labels_of_batch.numpy())
+        image_ids += [name.decode() for name in of_image.numpy()]
+        patient_ids += [name.decode() for name in of_patient.numpy()]
+        progress(1)
+    return Predictions(np.array(image_ids), np.array(patient_ids), np.concatenate(truth), np.concatenate(logits))

@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrkeras import labels
-from cxrkeras.notes import COLLAPSED
+from cxrkeras.scoring.notes import COLLAPSED
 from cxrkeras.scoring.predictions import Predictions
 
 

@@ -11,7 +11,8 @@ from sklearn.metrics import roc_curve
 
 from cxrkeras import labels
 from cxrkeras.errors import InputError
-from cxrkeras.runs import THRESHOLDS, Origin, load_shaped, write_json
+from cxrkeras.files import load_shaped, write_json
+from cxrkeras.scoring.find_runs import THRESHOLDS, Origin
 from cxrkeras.scoring.scores import hamming_loss
 
 YOUDEN = "youden"

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from cxrkeras.errors import InputError
-from cxrkeras.runs import BACKUP, replacing
+from cxrkeras.files import replacing
+from cxrkeras.scoring.find_runs import BACKUP
 
 _FILE = "state.npz"
 

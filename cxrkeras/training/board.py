@@ -9,7 +9,7 @@ from tensorboard.plugins.hparams import api as hparams
 from cxrkeras import labels
 from cxrkeras.config import Experiment, dump_experiment
 from cxrkeras.explain.overlay import blend_map
-from cxrkeras.runs import TENSORBOARD
+from cxrkeras.scoring.find_runs import TENSORBOARD
 
 GRID = 4  # augmented images a side
 

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cxrkeras.config import Experiment
+from cxrkeras.config import CONFIG, Experiment
 from cxrkeras.errors import InputError
+from cxrkeras.files import load_json, replacing
 from cxrkeras.records.manifest import Manifest
-from cxrkeras.runs import CONFIG, HISTORY, METRICS, MODEL, load_json, replacing
+from cxrkeras.scoring.find_runs import HISTORY, METRICS, MODEL
 from cxrkeras.training.backup import find_backup, read_progress
-from cxrkeras.training.plan import name_run
+from cxrkeras.training.resolve import name_run
 
 _BY_LENGTH = ("cosine",)  # schedules whose rates depend on how long a phase is
 

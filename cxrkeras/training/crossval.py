@@ -15,9 +15,10 @@ import pandas as pd
 from cxrkeras import labels
 from cxrkeras.config import Experiment
 from cxrkeras.errors import InputError
-from cxrkeras.notes import COLLAPSED
-from cxrkeras.quiet import import_tensorflow
-from cxrkeras.runs import CROSSVAL, CROSSVAL_EPOCHS, HISTORY, METRICS, RUNS_ROOT, load_json, write_text
+from cxrkeras.files import load_json, write_text
+from cxrkeras.scoring.find_runs import CROSSVAL, CROSSVAL_EPOCHS, HISTORY, METRICS, RUNS_ROOT
+from cxrkeras.scoring.notes import COLLAPSED
+from cxrkeras.tensorflow_import import import_tensorflow
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def plan_sweep(experiments: dict[str, Experiment], root: Path = RUNS_ROOT) -> li
 
     Experiments on different data, splits or folds cannot be compared and are refused.
     """
-    from cxrkeras.training.plan import name_run, resolve_experiment
+    from cxrkeras.training.resolve import name_run, resolve_experiment
 
     planned, first = [], None
     for name, experiment in experiments.items():

@@ -13,19 +13,20 @@ import pandas as pd
 import tensorflow as tf
 
 from cxrkeras import labels
-from cxrkeras.config import Experiment
+from cxrkeras.config import CONFIG, Experiment
 from cxrkeras.data.dataset import TEST, TRAIN_VAL
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_gradcam
+from cxrkeras.files import load_json, locked, replacing, write_json, write_text
 from cxrkeras.models.classifier import FEATURES
+from cxrkeras.models.compiled import compile_live, compile_network
 from cxrkeras.models.past import Past, read_past, save_past, write_past
 from cxrkeras.models.sources import fetch_imagenet
+from cxrkeras.records.batches import build_evaluation_batches, build_training_batches
 from cxrkeras.records.manifest import Manifest, load_index
-from cxrkeras.records.pipeline import build_evaluation_batches, build_training_batches
 from cxrkeras.records.verify import verify_records
-from cxrkeras.runs import (
+from cxrkeras.scoring.find_runs import (
     BACKUP,
-    CONFIG,
     HISTORY,
     INPUT_CHECK,
     METRICS,
@@ -33,28 +34,24 @@ from cxrkeras.runs import (
     RUNS_ROOT,
     TENSORBOARD,
     TRAINED_ON,
-    load_json,
-    locked,
     predictions_file,
-    replacing,
-    write_json,
-    write_text,
 )
-from cxrkeras.scoring.operating import describe_part, fit_operating_points, save_operating_points
-from cxrkeras.scoring.predictions import Predictions, save_predictions
-from cxrkeras.scoring.predictor import build_live_predictor, build_predictor, predict_batches
+from cxrkeras.scoring.ood_check import fit_input_check
+from cxrkeras.scoring.operating_points import describe_part, fit_operating_points, save_operating_points
+from cxrkeras.scoring.predictions import Predictions, predict_batches, save_predictions
 from cxrkeras.scoring.scores import describe_scores, explain_collapse, format_mean, mean_auc, score_predictions
 from cxrkeras.text import num_of
 from cxrkeras.training.backup import Progress, find_backup, load_backup, read_progress, save_backup
 from cxrkeras.training.board import GRID, Board
+from cxrkeras.training.callback import Steps
 from cxrkeras.training.continuation import continue_shorter, explain_longer
-from cxrkeras.training.input_check import fit_input_check
-from cxrkeras.training.plan import describe_run, name_run, resolve_experiment
+from cxrkeras.training.input_timing import time_waiting
+from cxrkeras.training.resolve import describe_run, name_run, resolve_experiment
 from cxrkeras.training.sampling import draw_copies, expect_copies, split_passes
 from cxrkeras.training.schedules import learning_rate
+from cxrkeras.training.signals import Interruption
 from cxrkeras.training.start import check_start, describe_patients, refuse_shared
-from cxrkeras.training.steps import Interruption, Steps, time_waiting
-from cxrkeras.training.trainer import Trainer
+from cxrkeras.training.training_state import Trainer
 
 PASSES = 4  # through the data in a balanced epoch, so that the copies of an image stand apart
 
@@ -186,7 +183,7 @@ class _Loop:
         if self.resolved.sampling.name == "balanced":
             rows = index[(index["split"] == TRAIN_VAL) & (index["fold"] != self.fold)]
             self.expected = expect_copies(rows[list(labels.LABELS)].to_numpy(float), self.resolved.sampling)
-        self.predictor = build_live_predictor(trainer.network)
+        self.predictor = compile_live(trainer.network)
         self.num_images = config["parts"]["training"]["images"]
         self.has_curves = (folder / TENSORBOARD).is_dir()
         self.board = Board(folder, self.resolved, is_synthetic=config["is_synthetic"])
@@ -388,7 +385,7 @@ def _finish(
     tell, monitor = monitor.advance, replace(monitor, advance=advance)
     network = keras.models.load_model(folder / MODEL, compile=False)
     fold, batch_size = resolved.data.fold, resolved.training.batch_size
-    predictor = build_predictor(network)
+    predictor = compile_network(network)
     metrics = {
         "run": folder.parent.name,
         "fold": fold,

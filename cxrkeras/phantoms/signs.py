@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from cxrkeras import labels
-from cxrkeras.data.anatomy import LEFT, RIGHT, Anatomy, Scene, build_scene, expose, ridge, step
+from cxrkeras.phantoms.anatomy import LEFT, RIGHT, Anatomy, Scene, build_scene, expose, ridge, step
 
 
 def _atelectasis(scene: Scene, side: int) -> None:

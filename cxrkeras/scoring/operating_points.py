@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from cxrkeras.config import CONFIG
 from cxrkeras.errors import InputError
-from cxrkeras.runs import CALIBRATION, CONFIG, METRICS, THRESHOLDS, Config, Metrics, load_shaped
+from cxrkeras.files import load_shaped
 from cxrkeras.scoring.calibration import (
     ISOTONIC,
     PLATT,
@@ -13,6 +14,7 @@ from cxrkeras.scoring.calibration import (
     load_calibration,
     save_calibration,
 )
+from cxrkeras.scoring.find_runs import CALIBRATION, METRICS, THRESHOLDS, Config, Metrics
 from cxrkeras.scoring.predictions import Predictions, load_parts
 from cxrkeras.scoring.thresholds import YOUDEN, Thresholds, fit_thresholds, load_thresholds, save_thresholds
 

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from cxrkeras.config import Experiment
-from cxrkeras.models.blocks import unfreeze
 from cxrkeras.models.classifier import build_classifier
+from cxrkeras.models.freezing import unfreeze
 from cxrkeras.models.fused import fuse_norms
 from cxrkeras.models.weights import load_weights, set_prevalence_bias
 from cxrkeras.training.augment import Augmentation

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from cxrkeras.config import Experiment
 from cxrkeras.data.dataset import TRAIN_VAL
+from cxrkeras.records.batches import build_training_batches
 from cxrkeras.records.manifest import load_manifest
-from cxrkeras.records.pipeline import build_training_batches
 from cxrkeras.text import plain
 from cxrkeras.training.augment import Augmentation
 

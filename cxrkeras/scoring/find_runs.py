@@ -1,10 +1,5 @@
-"""The names of the files in a data, records and run folder, and how they are written and found."""
+"""Names and shapes of the files in a run folder, and where such folders are found."""
 
-import errno
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -13,17 +8,7 @@ import pydantic
 from cxrkeras.config import EXPERIMENTS_ROOT, Experiment
 from cxrkeras.errors import InputError
 
-PHANTOM_FILE = "phantom.json"
-
-RECORDS_ROOT = Path("records")
-MANIFEST = "manifest.json"
-INDEX = "index.csv"
-BOXES = "boxes.csv"
-SKIPPED = "skipped.csv"
-PATIENTS = "patients.csv"
-
 RUNS_ROOT = EXPERIMENTS_ROOT / "runs"
-CONFIG = "config.json"
 MODEL = "model.keras"
 HISTORY = "history.csv"
 METRICS = "metrics.json"
@@ -34,8 +19,6 @@ INPUT_CHECK = "input_check.npz"
 CALIBRATION = "calibration.json"
 THRESHOLDS = "thresholds.json"
 TRAINED_ON = "trained_on.json"
-NO_LOCKS = "CXRKERAS_NO_LOCKS"  # environment variable
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 TENSORBOARD = "tensorboard"
 GRADCAM = "gradcam"
 
@@ -50,72 +33,6 @@ LOCALISATION = "localisation"
 def predictions_file(part: str) -> str:
     """Name of the predictions of a part, `validation` or `test`."""
     return f"predictions_{part}.csv"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give the path of a draft that takes the place of `path` once it is written; it is deleted if that fails."""
-    draft = path.with_name(f".draft-{path.name}")
-    try:
-        yield draft
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(lock: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock file for this process; InputError with the sentence `refusal` where another one holds it.
-
-    The file stays: to delete it while somebody waits for it would let two in.
-    """
-    import filelock
-
-    if os.environ.get(NO_LOCKS):
-        yield
-        return
-    held = filelock.FileLock(lock, fallback_to_soft=False)
-    try:
-        held.acquire(blocking=False)
-    except filelock.Timeout:
-        raise InputError(refusal) from None
-    except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in _WITHOUT_LOCKS:
-            raise
-        raise InputError(
-            f"{lock.parent} is on a file system without locks, on which two processes could write the same files: use "
-            f"another disk, or set {NO_LOCKS}=1 if only one process writes there"
-        ) from None
-    try:
-        yield
-    finally:
-        held.release()
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder for results; InputError where something else is in its place or none may be written there."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path} cannot be a folder for results ({error.strerror}): move away what is there") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is either whole or not there, also after a crash or on a full disk."""
-    with replacing(path) as draft:
-        draft.write_text(text, "utf-8")
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """The same for bytes."""
-    with replacing(path) as draft:
-        draft.write_bytes(content)
-
-
-def write_json(path: Path, content: dict) -> None:
-    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 class _Counts(pydantic.BaseModel):
@@ -186,33 +103,6 @@ class Config(pydantic.BaseModel):
         return self
 
 
-def load_shaped(path: Path, shape: type[pydantic.BaseModel]) -> dict:
-    """Read a file of ours whose values have a known shape; InputError that names the file and the value."""
-    content = load_json(path)
-    try:
-        shape.model_validate(content)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path} is damaged ({place}: {first['msg']}): bring it back, or make it anew") from None
-    return content
-
-
-def load_json(path: Path, keys: tuple[str, ...] = ()) -> dict:
-    """Read a file of ours; InputError that names it if it is gone, is not JSON or lacks one of `keys`."""
-    if not path.is_file():
-        raise InputError(f"{path} is gone: bring it back, or delete its folder and make it anew")
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds {str(content)[:20]!r}")
-        if missing := [key for key in keys if key not in content]:
-            raise ValueError(f"it lacks {', '.join(missing)}")
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}): bring it back, or make it anew") from None
-    return content
-
-
 def find_fold(run: str | None, *, with_network: bool = False) -> Path:
     """The folder of one finished fold: of a run, of a fold given itself, or the newest there is.
 
@@ -254,17 +144,3 @@ def find_run(run: str) -> Path:
 
 def _list_folds(folder: Path) -> list[Path]:
     return [path.parent for path in sorted([*folder.glob(METRICS), *folder.glob(f"fold*/{METRICS}")])]
-
-
-def find_records(name: str | None) -> Path:
-    """The records folder of a name under records/ or of a path; without a name the newest there is."""
-    if name is None:
-        done = list(RECORDS_ROOT.glob(f"*/{MANIFEST}"))
-        if not done:
-            raise InputError(f"no records in {RECORDS_ROOT}: make some with `make records DATA=<data folder>`")
-        return max(done, key=lambda path: path.stat().st_mtime).parent
-    for folder in (RECORDS_ROOT / name, Path(name)):
-        if (folder / MANIFEST).is_file():
-            return folder
-    known = sorted(path.parent.name for path in RECORDS_ROOT.glob(f"*/{MANIFEST}"))
-    raise InputError(f"no finished records {name!r}; there are {', '.join(known) or 'none'} in {RECORDS_ROOT}")

@@ -12,7 +12,7 @@ from cxrkeras.errors import InputError
 from cxrkeras.text import clean
 
 if TYPE_CHECKING:  # a missing file should be told before TensorFlow is loaded
-    from cxrkeras.app.predictor import Answer
+    from cxrkeras.predict.predictor import Answer
 
 LARGEST_PICTURE = 2048  # pixels of the longer side of an image beside its result
 LONGEST_CELL = 1000  # characters of a text

@@ -6,9 +6,9 @@ from datetime import datetime
 import numpy as np
 
 from cxrkeras import labels
-from cxrkeras.app.predictor import Answer, Facts
 from cxrkeras.explain.overlay import plot_gradcam
 from cxrkeras.explain.sheet import NUM_TOP
+from cxrkeras.predict.predictor import Answer, Facts
 from cxrkeras.reports.figures import spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, render_page
 from cxrkeras.text import format_share

@@ -13,7 +13,7 @@ from cxrkeras.data.dataset import digest_lines
 from cxrkeras.data.download import download_file
 from cxrkeras.data.nih_tables import BOX_LIST, LABEL_FILES, OFFICIAL_LISTS, TEST_LIST, TRAIN_VAL_LIST
 from cxrkeras.errors import InputError
-from cxrkeras.runs import load_json, write_json
+from cxrkeras.files import load_json, write_json
 from cxrkeras.text import num_of
 
 PAGE = "https://nihcc.app.box.com/v/ChestXray-NIHCC"

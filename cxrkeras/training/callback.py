@@ -1,43 +1,15 @@
-"""What happens between the steps of an epoch."""
+"""The Keras callback around each training step."""
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from cxrkeras.errors import InputError
+from cxrkeras.training.signals import Interruption
 
 SAVE_SECONDS = 600  # the most work that a kill can cost
-
-
-class Interruption:
-    """Set by SIGINT or SIGTERM, so that a training can finish its step and save; the second signal ends at once."""
-
-    is_wanted = False
-
-    @contextmanager
-    def watch(self, say: Callable[[str], None]) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def note(number, frame):
-            if self.is_wanted:
-                raise KeyboardInterrupt
-            self.is_wanted = True
-            say("stopping after this step")
-
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 class Steps(keras.callbacks.Callback):
@@ -77,17 +49,3 @@ class Steps(keras.callbacks.Callback):
         self.advance(1)
         if self.interruption.is_wanted:
             self.model.stop_training = True
-
-
-def time_waiting(batches: tf.data.Dataset) -> tuple[tf.data.Dataset, tf.Variable]:
-    """The same batches, and a variable that sums up the seconds for which they were waited for."""
-    with tf.device("CPU"):
-        waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-    asked = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
-
-    def note(asked, batch):
-        with tf.control_dependencies([waited.assign_add(tf.timestamp() - asked)]):
-            return tf.nest.map_structure(tf.identity, batch)
-
-    timed = tf.data.Dataset.zip(asked, batches).map(note)
-    return timed.apply(tf.data.experimental.assert_cardinality(len(batches))), waited

@@ -14,8 +14,8 @@ from cxrkeras.data.dataset import TEST, TRAIN_VAL
 from cxrkeras.data.folds import HASHED
 from cxrkeras.errors import InputError
 from cxrkeras.models.registry import find_network
+from cxrkeras.records.find_records import find_records
 from cxrkeras.records.manifest import Manifest, load_manifest
-from cxrkeras.runs import find_records
 
 TENSOR_CORES_WITH_BFLOAT16 = (8, 0)  # compute capability
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dash import html
 
 from cxrkeras import labels
-from cxrkeras.app.predictor import Facts
-from cxrkeras.app.results import put_apart
+from cxrkeras.predict.answers import put_apart
+from cxrkeras.predict.predictor import Facts
 from cxrkeras.reports.figures import spell
 from cxrkeras.text import format_share, num_of
 

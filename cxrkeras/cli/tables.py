@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cxrkeras import labels
 from cxrkeras.models.registry import DEFAULT_SIZE, Network
-from cxrkeras.notes import COLLAPSED
+from cxrkeras.scoring.notes import COLLAPSED
 from cxrkeras.text import num_of
 
 if TYPE_CHECKING:  # commands that need no tables of scores should not wait for pandas

@@ -12,16 +12,19 @@ import numpy as np
 import tensorflow as tf
 
 from cxrkeras import labels
-from cxrkeras.app.memory import give_back_memory
+from cxrkeras.config import CONFIG
 from cxrkeras.data.images import resize_image
 from cxrkeras.errors import InputError
-from cxrkeras.explain.gradcam import draw_maps, load_network
+from cxrkeras.explain.gradcam import draw_maps
+from cxrkeras.files import load_shaped
 from cxrkeras.models.classifier import FEATURES, LOGITS
+from cxrkeras.models.compiled import hold_weights, load_network
 from cxrkeras.models.fused import fuse_norms
-from cxrkeras.runs import CONFIG, INPUT_CHECK, METRICS, MODEL, Config, Metrics, load_shaped
-from cxrkeras.scoring.operating import load_operating_points
+from cxrkeras.predict.memory import give_back_memory
+from cxrkeras.scoring.find_runs import INPUT_CHECK, METRICS, MODEL, Config, Metrics
+from cxrkeras.scoring.ood_check import load_input_check
+from cxrkeras.scoring.operating_points import load_operating_points
 from cxrkeras.text import num_of
-from cxrkeras.training.input_check import load_input_check
 
 LARGEST_BATCH = 16
 
@@ -147,8 +150,8 @@ def _build_functions(network: keras.Model):
     """
     network = fuse_norms(network)
     features, penultimate = network.get_layer(FEATURES).output, network.get_layer(LOGITS).input
-    body = _hold_weights(keras.Model(network.input, features))
-    head = _hold_weights(keras.Model(features, [network.output, penultimate]))
+    body = hold_weights(keras.Model(network.input, features))
+    head = hold_weights(keras.Model(features, [network.output, penultimate]))
 
     def explain(mapped):
         with tf.GradientTape(persistent=True) as tape:
@@ -168,14 +171,3 @@ def _build_functions(network: keras.Model):
 
 def _compile(function, spec: tf.TensorSpec):
     return tf.function(function, autograph=False).get_concrete_function(spec)
-
-
-def _hold_weights(part: keras.Model):
-    """A function that is the model with its weights as constants, which a CPU runs faster than variables."""
-    arrays = [[v.numpy() for v in values] for values in (part.trainable_variables, part.non_trainable_variables)]
-
-    def call(inputs):
-        weights = [[tf.constant(array) for array in each] for each in arrays]
-        return part.stateless_call(*weights, inputs, training=False)[0]
-
-    return call

@@ -12,7 +12,7 @@ from cxrkeras.data.images import decode_image, open_image, read_warnings
 from cxrkeras.errors import InputError
 
 if TYPE_CHECKING:  # a missing file should be told before TensorFlow is loaded
-    from cxrkeras.app.predictor import Answer, Predictor
+    from cxrkeras.predict.predictor import Answer, Predictor
 
 WORKERS = 4
 

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras import labels
+from cxrkeras.data.dataset import PHANTOM_FILE
 from cxrkeras.data.nih_tables import BOX_FRAME, BOX_LIST, BOX_SPELLING, LABEL_FILES, TEST_LIST, TRAIN_VAL_LIST
-from cxrkeras.data.signs import draw_file
 from cxrkeras.errors import InputError
-from cxrkeras.runs import PHANTOM_FILE, load_json, write_json
+from cxrkeras.files import load_json, write_json
+from cxrkeras.phantoms.signs import draw_file
 
 MILLIMETRES = 400  # of an image's side
 

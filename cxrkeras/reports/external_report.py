@@ -4,14 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cxrkeras.errors import InputError
+from cxrkeras.files import write_text
 from cxrkeras.reports import sections
 from cxrkeras.reports.figures import format_interval
 from cxrkeras.reports.page import Page, save_page
-from cxrkeras.runs import REPORT, write_text
 from cxrkeras.scoring.evaluation import MEAN, Evaluation, evaluate, evaluate_groups
-from cxrkeras.scoring.foreign import Foreign, read_foreign
+from cxrkeras.scoring.external_predictions import Foreign, read_foreign
+from cxrkeras.scoring.find_runs import REPORT
 from cxrkeras.scoring.intervals import REPLICATES
-from cxrkeras.scoring.operating import describe_part, fit_operating_points
+from cxrkeras.scoring.operating_points import describe_part, fit_operating_points
 from cxrkeras.text import num_of
 
 

@@ -1,0 +1,1 @@
+"""Synthetic chest radiographs with known signs, written as a data set."""

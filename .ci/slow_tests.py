@@ -1,4 +1,4 @@
-"""Names the test files with slow tests of the rooms that recent commits touch, one a line.
+"""Names the test files with slow tests of the rooms that recent commits touch, one per line.
 
 `python .ci/slow_tests.py [COMMIT]`: what has changed since COMMIT, by default since the last one that is older than
 twelve hours. A test file belongs to the rooms that it imports, so that a change of `cxrkeras/scoring/` runs all slow
@@ -30,7 +30,7 @@ def main() -> None:
         base = run("git", "rev-list", "--max-parents=0", "HEAD").splitlines()[-1]
     changed = [Path(name) for name in run("git", "diff", "--name-only", base, "HEAD").splitlines()]
     rooms = {path.with_suffix("").parts[1] for path in changed if path.parts[0] == "cxrkeras" and len(path.parts) > 1}
-    for path in sorted((ROOT / "tests").glob("test_*.py")):
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
         is_changed = path.relative_to(ROOT) in changed
         if "mark.slow" in path.read_text("utf-8") and (is_changed or find_rooms(path) & rooms):
             print(path.relative_to(ROOT))

@@ -1,7 +1,7 @@
-"""Measure drawing, conversion, reading and scale: `make bench [DATA=path/to/nih]`, or the parts you name.
+"""Measure drawing, conversion, reading and scale: `make bench [DATA=path/to/nih]`, or only the ones that are named.
 
-Without a data folder, phantoms of 1024 x 1024 pixels are drawn first. Everything that is compared is measured in
-turn, three rounds, and the best round counts. The tables stand in `benchmarks/README.md` afterwards.
+Without a data folder, phantoms of 1024 x 1024 pixels are drawn first. Whatever is compared is measured alternately in
+three rounds, of which the best counts. The tables are saved in `benchmarks/README.md`.
 """
 
 import argparse
@@ -17,32 +17,32 @@ from benchmarks import scale
 from benchmarks.conversion import measure_conversion
 from benchmarks.reading import measure_reading, measure_waiting
 from benchmarks.table import Tables
-from cxrkeras.data.dataset import Release
-from cxrkeras.data.release import read_release
+from cxrkeras.data.dataset import Dataset
+from cxrkeras.data.readers import read_dataset
 from cxrkeras.phantoms.writing import write_phantoms
 
 MAX_IMAGES = 300
 DRAWN = 1200
-LARGE = 100_000  # bytes; the images of full size, where a folder has others too
+LARGE = 100_000  # bytes; images of full size, where a folder has smaller ones too
 
 
-def measure_drawing(tables: Tables, release: Release, folder: Path) -> None:
+def measure_drawing(tables: Tables, dataset: Dataset, folder: Path) -> None:
     started = time.perf_counter()
     write_phantoms(folder / "drawn", num_images=DRAWN, size=256)
     seconds = time.perf_counter() - started
     tables.add("drawing phantoms of 256 px", ["", "images/s"], [("write_phantoms", f"{DRAWN / seconds:.0f}")])
 
 
-def measure_pipeline(tables: Tables, release: Release, folder: Path) -> None:
-    measure_reading(tables, release, folder)
-    measure_waiting(tables, folder)
+def measure_pipeline(tables: Tables, dataset: Dataset, folder: Path) -> None:
+    records = measure_reading(tables, dataset, folder)
+    measure_waiting(tables, records)
 
 
-def measure_scale(tables: Tables, release: Release, folder: Path) -> None:
+def measure_scale(tables: Tables, dataset: Dataset, folder: Path) -> None:
     scale.measure_scale(tables)
 
 
-PARTS = {
+MEASUREMENTS = {
     "drawing": measure_drawing,
     "conversion": measure_conversion,
     "reading": measure_pipeline,
@@ -50,17 +50,19 @@ PARTS = {
 }
 
 
-def find_large_images(data: Path) -> Release:
-    release = read_release(data)
-    large = [path for path in release.table["path"] if Path(path).stat().st_size > LARGE][:MAX_IMAGES]
-    table = release.table[release.table["path"].isin(large)].reset_index(drop=True)
-    return dataclasses.replace(release, table=table)
+def find_large_images(data: Path) -> Dataset:
+    dataset = read_dataset(data)
+    large = [path for path in dataset.table["path"] if Path(path).stat().st_size > LARGE][:MAX_IMAGES]
+    table = dataset.table[dataset.table["path"].isin(large)].reset_index(drop=True)
+    return dataclasses.replace(dataset, table=table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="an NIH release to convert; its 1024 px images are taken")
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--data", type=Path, help="the NIH release; its images of 1024 px are converted")
+    parser.add_argument(
+        "measurements", nargs="*", choices=[[], *MEASUREMENTS], metavar="MEASUREMENT", help=", ".join(MEASUREMENTS)
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -68,10 +70,10 @@ def main() -> None:
         if data is None:
             data = folder / "large"
             write_phantoms(data, num_images=100, size=1024)
-        release = find_large_images(data)
-        for part in arguments.parts or PARTS:
-            tables = Tables(part.capitalize(), f"make bench{' DATA=<the NIH release>' if arguments.data else ''}")
-            PARTS[part](tables, release, folder)
+        dataset = find_large_images(data)
+        for name in arguments.measurements or MEASUREMENTS:
+            tables = Tables(name.capitalize(), f"make bench{' DATA=<the NIH release>' if arguments.data else ''}")
+            MEASUREMENTS[name](tables, dataset, folder)
             tables.save()
 
 

@@ -1,4 +1,4 @@
-"""Image files to records, beside the bare decode and resize of the same files by others."""
+"""Image files to records, compared with the bare decoding and resizing of the same files by other libraries."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,22 +11,22 @@ from PIL import Image
 
 from benchmarks.pytorch import import_torchvision
 from benchmarks.table import Tables, time_in_turn, with_ratios
-from cxrkeras.data.dataset import Release
+from cxrkeras.data.dataset import Dataset
 from cxrkeras.data.images import load_image
 from cxrkeras.records.write import write_records
 
 SIZE = 224
-COPIES = 2  # so that what is done once a conversion does not count
+COPIES = 2  # so that what is done once per conversion does not count
 
 
-def measure_conversion(tables: Tables, release: Release, folder: Path) -> None:
-    for path in release.table["path"]:
-        Path(path).read_bytes()  # everyone finds the files in the page cache
-    copies = [release.table.assign(image_id=release.table["image_id"] + f"-{number}") for number in range(COPIES)]
-    release = dataclasses.replace(release, table=pd.concat(copies, ignore_index=True))
-    paths = release.table["path"].tolist()
-    runs = iter(range(1000))
-    readers = {"Pillow, its default resize": resize_with_pillow, "load_image": load_here}
+def measure_conversion(tables: Tables, dataset: Dataset, folder: Path) -> None:
+    for path in dataset.table["path"]:
+        Path(path).read_bytes()  # into the page cache, for every reader alike
+    copies = [dataset.table.assign(image_id=dataset.table["image_id"] + f"-{number}") for number in range(COPIES)]
+    dataset = dataclasses.replace(dataset, table=pd.concat(copies, ignore_index=True))
+    paths = dataset.table["path"].tolist()
+    numbers = iter(range(1000))
+    readers = {"Pillow, its default resize": resize_with_pillow, "load_image": load_with_cxrkeras}
     if import_torchvision() and (reader := find_torchxrayvision()):
         readers["torchxrayvision's reader and resizer"] = reader
     jobs = {}
@@ -34,21 +34,21 @@ def measure_conversion(tables: Tables, release: Release, folder: Path) -> None:
         count = f"{threads} thread{'s'[: threads - 1]}"
         jobs[f"tf.data decode and resize, {count}"] = lambda n=threads: decode_with_tf(paths, n)
         for name, reader in readers.items():
-            jobs[f"{name}, {count}"] = lambda n=threads, read=reader: in_threads(read, paths, n)
+            jobs[f"{name}, {count}"] = lambda n=threads, read=reader: read_in_threads(read, paths, n)
         jobs[f"write_records, {count}"] = lambda n=threads: write_records(
-            release, folder / f"records{next(runs)}", size=SIZE, num_folds=2, num_threads=n
+            dataset, folder / f"records{next(numbers)}", size=SIZE, num_folds=2, num_threads=n
         )
     seconds = time_in_turn(jobs)
-    rows = {name: 1000 * value / len(paths) for name, value in seconds.items()}
+    milliseconds = {name: 1000 * value / len(paths) for name, value in seconds.items()}
     for count in ("1 thread", "2 threads"):
-        part = {name: value for name, value in rows.items() if name.endswith(count)}
+        of_count = {name: value for name, value in milliseconds.items() if name.endswith(count)}
         tables.add(
-            f"{len(paths) // COPIES:,} PNGs of {read_size(paths[0])} px to {SIZE} px on {count}, {COPIES} times over",
-            ["", "ms an image", "ratio"],
-            with_ratios(part, next(iter(part))),
+            f"{len(paths) // COPIES:,} PNGs of {read_size(paths[0])} px to {SIZE} px with {count}, {COPIES} times over",
+            ["", "ms per image", "ratio"],
+            with_ratios(of_count, next(iter(of_count))),
         )
-    speedup = rows["write_records, 1 thread"] / rows["write_records, 2 threads"]
-    tables.add("write_records", ["", "times as fast"], [("two threads against one", f"{speedup:.2f}")])
+    speedup = milliseconds["write_records, 1 thread"] / milliseconds["write_records, 2 threads"]
+    tables.add("write_records", ["", "speed-up"], [("two threads compared with one", f"{speedup:.2f}")])
 
 
 def read_size(path: str) -> str:
@@ -68,13 +68,13 @@ def decode_with_tf(paths: list[str], threads: int) -> None:
         pass
 
 
-def in_threads(read: Callable[[str], object], paths: list[str], threads: int) -> None:
+def read_in_threads(read: Callable[[str], object], paths: list[str], threads: int) -> None:
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(read, paths):
             pass
 
 
-def load_here(path: str) -> None:
+def load_with_cxrkeras(path: str) -> None:
     load_image(Path(path).read_bytes(), SIZE)
 
 
@@ -84,6 +84,7 @@ def resize_with_pillow(path: str) -> None:
 
 
 def find_torchxrayvision() -> Callable[[str], object] | None:
+    """Its reader and resizer of a file; None where it is not installed."""
     try:
         import torchxrayvision
     except ImportError:

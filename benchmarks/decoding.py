@@ -1,7 +1,8 @@
 """Measure decoding of the largest images allowed: `python -m benchmarks.decoding`.
 
-Each kind is decoded in a process of its own. Its memory is the peak above what the process had once it had decoded a
-small image of the kind, the file's bytes included; the seconds are those of the decoding alone.
+Each kind is decoded in a separate process. Its memory is the peak, the file's bytes included, less what the process
+held after decoding a small image of that kind; the seconds are those of the decoding alone. The table is saved in
+`benchmarks/README.md`.
 """
 
 import json
@@ -18,9 +19,9 @@ import numpy as np
 
 from benchmarks.table import Tables
 
-SHAPE = (10_000, 8_000)  # 80 megapixels, as many as are allowed
+SHAPE = (10_000, 8_000)  # 80 megapixels, the most that are allowed
 SMALL = (100, 80)
-FILES, WORKERS = 8, 4  # decoded by as many threads as `predict` has
+FILES, WORKERS = 8, 4  # as many threads as `predict` has
 
 
 def draw(shape: tuple[int, int], bits: int) -> np.ndarray:
@@ -30,8 +31,8 @@ def draw(shape: tuple[int, int], bits: int) -> np.ndarray:
     return ramp if bits > 16 else ramp.astype(np.uint16)
 
 
-def write_dicom(shape: tuple[int, int], bits: int = 16, kind: str = "MONOCHROME2", **elements) -> bytes:
-    """An uncompressed file without a preamble: implicit, little endian."""
+def encode_dicom(shape: tuple[int, int], bits: int = 16, kind: str = "MONOCHROME2", **elements) -> bytes:
+    """An uncompressed file without a preamble, implicit VR little endian."""
     words = draw(shape, bits)
     values = {
         (0x0028, 0x0002): 1, (0x0028, 0x0004): kind, (0x0028, 0x0010): shape[0], (0x0028, 0x0011): shape[1],
@@ -50,13 +51,14 @@ def write_dicom(shape: tuple[int, int], bits: int = 16, kind: str = "MONOCHROME2
     return out + struct.pack("<HHI", 0x7FE0, 0x0010, words.nbytes) + words.tobytes()
 
 
-def write_png(shape: tuple[int, int], bits: int, channels: int) -> bytes:
+def encode_png(shape: tuple[int, int], bits: int, channels: int) -> bytes:
+    """A PNG of one to four channels, compressed line by line."""
     words = draw(shape, 16)
     words = words.astype(">u2") if bits == 16 else (words >> 8).astype(np.uint8)
     lines = np.repeat(words[..., None], channels, axis=2).reshape(shape[0], -1).view(np.uint8)
-    packer, body = zlib.compressobj(1), b""
-    parts = [packer.compress(b"\0" + line.tobytes()) for line in lines]
-    body = b"".join([*parts, packer.flush()])
+    packer = zlib.compressobj(1)
+    compressed = [packer.compress(b"\0" + line.tobytes()) for line in lines]
+    body = b"".join([*compressed, packer.flush()])
     head = struct.pack(">IIBBBBB", shape[1], shape[0], bits, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     chunks = ((b"IHDR", head), (b"IDAT", body), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -65,28 +67,28 @@ def write_png(shape: tuple[int, int], bits: int, channels: int) -> bytes:
 
 
 KINDS = {
-    "DICOM, 16 bits, window": lambda shape: write_dicom(shape, window=(30000, 20000)),
-    "DICOM, 16 bits signed, window": lambda shape: write_dicom(shape, sign=1, window=(0, 20000)),
-    "DICOM, 16 bits, MONOCHROME1, padding, no window": lambda shape: write_dicom(shape, kind="MONOCHROME1", padding=7),
-    "DICOM, 12 bits, no window": lambda shape: write_dicom(shape, bits=12),
-    "DICOM, 32 bits, no window": lambda shape: write_dicom(shape, bits=32),
-    "PNG, grey": lambda shape: write_png(shape, 8, 1),
-    "PNG, colour": lambda shape: write_png(shape, 8, 3),
-    "PNG, grey, 16 bits": lambda shape: write_png(shape, 16, 1),
-    "PNG, grey with alpha, 16 bits": lambda shape: write_png(shape, 16, 2),
-    "PNG, colour, 16 bits": lambda shape: write_png(shape, 16, 3),
-    "PNG, colour with alpha, 16 bits": lambda shape: write_png(shape, 16, 4),
+    "DICOM, 16 bits, window": lambda shape: encode_dicom(shape, window=(30000, 20000)),
+    "DICOM, 16 bits signed, window": lambda shape: encode_dicom(shape, sign=1, window=(0, 20000)),
+    "DICOM, 16 bits, MONOCHROME1, padding, no window": lambda shape: encode_dicom(shape, kind="MONOCHROME1", padding=7),
+    "DICOM, 12 bits, no window": lambda shape: encode_dicom(shape, bits=12),
+    "DICOM, 32 bits, no window": lambda shape: encode_dicom(shape, bits=32),
+    "PNG, grey": lambda shape: encode_png(shape, 8, 1),
+    "PNG, colour": lambda shape: encode_png(shape, 8, 3),
+    "PNG, grey, 16 bits": lambda shape: encode_png(shape, 16, 1),
+    "PNG, grey with alpha, 16 bits": lambda shape: encode_png(shape, 16, 2),
+    "PNG, colour, 16 bits": lambda shape: encode_png(shape, 16, 3),
+    "PNG, colour with alpha, 16 bits": lambda shape: encode_png(shape, 16, 4),
 }
 
 
 def read_status(name: str) -> float:
-    """A figure of this process's memory in MB: VmRSS is now, VmHWM the peak."""
+    """Memory of this process in MB: VmRSS is the current use, VmHWM the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1e3
 
 
 def measure(small: Path, large: Path, num: int) -> dict[str, float]:
-    """Decode a file, or one file several times in threads as `predict` does; what the process under test runs."""
+    """Decode a file once, or several times in threads as `predict` does; run by the process under test."""
     from cxrkeras.data.images import decode_image, open_image
 
     def decode(path: Path) -> float:
@@ -120,7 +122,7 @@ def main() -> None:
             name = kind if num == 1 else f"{kind}: {num} files, {WORKERS} threads"
             megapixels = num * SHAPE[0] * SHAPE[1] / 1e6
             rows.append((name, f"{megapixels:.0f}", f"{figures['seconds']:.1f}", f"{figures['megabytes']:.0f}"))
-    tables.add("the largest images allowed", ["kind", "megapixels", "seconds", "MB above"], rows)
+    tables.add("the largest images allowed", ["kind", "megapixels", "seconds", "additional MB"], rows)
     tables.save()
 
 

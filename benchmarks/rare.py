@@ -1,7 +1,7 @@
 """Measure what losses and sampling do for rare labels: `python -m benchmarks.rare`, about an hour on two cores.
 
-Phantoms with the prevalence of the NIH release, three folds, three seeds; AUC and average precision of the four
-rarest findings on validation, all else equal. The table stands in `benchmarks/README.md` afterwards.
+Phantoms with the prevalence of the NIH release, three folds, three seeds; AUC and average precision of the four rarest
+findings on the validation set, all else equal. The table is saved in `benchmarks/README.md`.
 """
 
 import argparse
@@ -9,19 +9,20 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from benchmarks.table import Tables
 from cxrkeras.config import Experiment, load_experiment
-from cxrkeras.data.dataset import Release
-from cxrkeras.data.release import read_release
-from cxrkeras.labels import FINDINGS
+from cxrkeras.data.dataset import Dataset
+from cxrkeras.data.readers import read_dataset
 from cxrkeras.phantoms.writing import write_phantoms
-from cxrkeras.scoring.find_runs import predictions_file
-from cxrkeras.training.crossval import in_process
+from cxrkeras.progress import Progress
+from cxrkeras.scoring.run import Fold
+from cxrkeras.scoring.run_files import VALIDATION
+from cxrkeras.scoring.scores import score_predictions
+from cxrkeras.training.worker import call_in_process
 
 IMAGES, SIZE, FOLDS, SEEDS, EPOCHS, RAREST = 3000, 64, 3, 3, 5, 4
-REGIMES = {
+RECIPES = {
     "BCE": "",
     "weighted BCE": "loss.name=weighted_bce",
     "focal loss": "loss.name=focal",
@@ -30,25 +31,23 @@ REGIMES = {
 }
 
 
-def convert(release: Release, folder: Path, tell) -> None:
+def convert(dataset: Dataset, folder: Path, progress: Progress) -> None:
+    """Write records, for `call_in_process`."""
     from cxrkeras.records.write import write_records
 
-    write_records(release, folder, size=SIZE, num_folds=FOLDS)
+    write_records(dataset, folder, size=SIZE, num_folds=FOLDS, progress=progress)
 
 
-def train(experiment: Experiment, root: Path, tell) -> Path:
+def train(experiment: Experiment, root: Path, progress: Progress) -> Path:
+    """Train one fold and return its folder, for `call_in_process`."""
     from cxrkeras.training.fit import train_fold
 
-    return train_fold(experiment, root=root).folder
+    return train_fold(experiment, root=root, progress=progress).fold.folder
 
 
-def score(folder: Path, rarest: list[str]) -> tuple[float, float]:
-    """Mean AUC and average precision over those of the rarest that validation has."""
-    from cxrkeras.scoring.scores import score_labels
-
-    table = pd.read_csv(folder / predictions_file("validation"))
-    truth = table[[name.removeprefix("logit_") for name in table.columns if name.startswith("logit_")]]
-    scores = score_labels(truth.to_numpy(), table[[f"logit_{label}" for label in truth.columns]].to_numpy())
+def score(fold: Fold, rarest: list[str]) -> tuple[float, float]:
+    """Mean AUC and mean average precision over those of the rarest findings that the validation set has."""
+    scores = score_predictions(fold.predictions[VALIDATION])
     return tuple(scores.loc[rarest, ["auc", "average_precision"]].mean())
 
 
@@ -57,13 +56,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_phantoms(folder / "data", num_images=IMAGES, size=SIZE, prevalence="nih")
-        release = read_release(folder / "data")
-        rarest = list(release.table[list(FINDINGS)].sum().nsmallest(RAREST).index)
-        in_process(convert, release, folder / "records")
-        results = {regime: [] for regime in REGIMES}
+        dataset = read_dataset(folder / "data")
+        rarest = list(dataset.table[list(dataset.labels.findings)].sum().nsmallest(RAREST).index)
+        call_in_process(convert, dataset, folder / "records")
+        results = {recipe: [] for recipe in RECIPES}
         for seed in range(SEEDS):
             for fold in range(FOLDS):
-                for regime, overrides in REGIMES.items():
+                for recipe, overrides in RECIPES.items():
                     settings = {
                         "data": {"records": str(folder / "records"), "fold": fold},
                         "model": {"name": "resnet18", "weights": "none"},
@@ -72,21 +71,22 @@ def main() -> None:
                         "schedule": {"name": "cosine"},
                     }
                     experiment = load_experiment(settings=settings, overrides=overrides)
-                    results[regime].append(score(in_process(train, experiment, folder / "runs"), rarest))
-                    print(f"seed {seed}, fold {fold}, {regime}: AUC {results[regime][-1][0]:.3f}", flush=True)
+                    trained = Fold(call_in_process(train, experiment, folder / "runs"))
+                    results[recipe].append(score(trained, rarest))
+                    print(f"seed {seed}, fold {fold}, {recipe}: AUC {results[recipe][-1][0]:.3f}", flush=True)
     rows = []
-    for regime, scores in results.items():
-        mean, deviation = np.mean(scores, axis=0), np.std(scores, axis=0, ddof=1)
+    for recipe, scores in results.items():
+        mean, standard_deviation = np.mean(scores, axis=0), np.std(scores, axis=0, ddof=1)
         gain = np.subtract(scores, results["BCE"])
         error = gain.std(axis=0, ddof=1) / np.sqrt(len(gain))
-        cells = [f"{mean[i]:.3f} \u00b1 {deviation[i]:.3f}" for i in (0, 1)]
+        cells = [f"{mean[i]:.3f} \u00b1 {standard_deviation[i]:.3f}" for i in (0, 1)]
         gains = [f"{gain.mean(axis=0)[i]:+.3f} \u00b1 {error[i]:.3f}" for i in (0, 1)]
-        rows.append((regime, cells[0], gains[0], cells[1], gains[1]))
+        rows.append((recipe, cells[0], gains[0], cells[1], gains[1]))
     tables = Tables("Rare labels", "python -m benchmarks.rare")
     title = (
         f"{', '.join(rarest)}: the rarest findings of {IMAGES:,} phantoms of {SIZE} px with the prevalence of NIH, "
-        f"mean over them on validation; mean and deviation over {FOLDS} folds and {SEEDS} seeds; gain over BCE in "
-        f"the same fold and seed with its standard error; resnet18, {EPOCHS} epochs"
+        f"mean over them on the validation set; mean \u00b1 standard deviation over {FOLDS} folds and {SEEDS} seeds; "
+        f"gain over BCE in the same fold and seed \u00b1 its standard error; resnet18, {EPOCHS} epochs"
     )
     tables.add(title, ["", "AUC", "gain", "average precision", "gain"], rows)
     tables.save()

@@ -1,8 +1,9 @@
-"""Measure training: `make bench-training`, images a second, the records, augmentation and step of cxrkeras beside
-the same step on a constant batch in memory, and beside PyTorch, fed from a float32 array on disk as the original was.
+"""Measure training in images per second: `make bench-training`.
 
-All take turns, and the best round counts; deterministic operations, which are a process's for good, have one of their
-own. Then the memory of a training of 20 epochs. The tables stand in `benchmarks/README.md` afterwards.
+Records, augmentation and training step of cxrkeras are compared with the same step on a constant batch in memory, and
+with PyTorch, fed from a float32 array on disk as the original was. All run alternately, and the best round counts;
+deterministic operations, which cannot be switched off again, are measured in a separate process. Then the memory of a
+training of 20 epochs is measured. The tables are saved in `benchmarks/README.md`.
 """
 
 import argparse
@@ -25,14 +26,15 @@ from benchmarks.networks import TORCH_NAMES
 from benchmarks.pytorch import import_torchvision
 from benchmarks.table import Tables, time_in_turn
 from cxrkeras.config import load_experiment
-from cxrkeras.data.release import read_release
-from cxrkeras.labels import LABELS
+from cxrkeras.data.readers import read_dataset
 from cxrkeras.phantoms.writing import write_phantoms
-from cxrkeras.records.batches import build_training_batches
+from cxrkeras.progress import Progress
+from cxrkeras.records.batches import build_targets
+from cxrkeras.records.folder import open_records
 from cxrkeras.records.write import write_records
-from cxrkeras.training.fit import Monitor, train_fold
+from cxrkeras.training.fit import train_fold
 from cxrkeras.training.resolve import choose_precision
-from cxrkeras.training.training_state import Trainer
+from cxrkeras.training.training_state import TrainingState
 
 CASES = {"resnet18": (128, 32), "efficientnetb0": (224, 16), "resnet50": (224, 16)}  # pixels, batch
 STEPS = 8
@@ -41,26 +43,28 @@ MEMORY_EPOCHS, MEMORY_IMAGES, MEMORY_BATCH = 20, 120, 32
 
 
 def build_jobs(name: str, size: int, batch_size: int, folder: Path, is_deterministic: bool) -> dict:
+    """Trainings of STEPS steps by name, each run once; with deterministic operations only the first of them."""
     if is_deterministic:
         tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(0)
     write_phantoms(folder / "data", num_images=2 * STEPS * batch_size, size=size)
-    records = folder / "records"
-    write_records(read_release(folder / "data"), records, size=size)
-    trainers = {}
+    write_records(read_dataset(folder / "data"), folder / "records", size=size)
+    records = open_records(folder / "records")
+    states = {}
     for is_augmented in (True, False):
         settings = {
             "model": {"name": name, "weights": "none", "size": size},
             "training": {"precision": choose_precision("auto")},
             "augmentation": {} if is_augmented else {"flip": 0.0, "rotation": 0.0},
         }
-        trainers[is_augmented] = Trainer(load_experiment(settings=settings))
-        trainers[is_augmented].start_phase(0)
+        states[is_augmented] = TrainingState(load_experiment(settings=settings), records.labels)
+        states[is_augmented].start_phase(0)
 
     def fit(is_augmented: bool, batches: tf.data.Dataset):
-        return lambda: trainers[is_augmented].model.fit(batches, verbose=0, shuffle=False)
+        return lambda: states[is_augmented].model.fit(batches, verbose=0, shuffle=False)
 
-    batches = build_training_batches(records, 0, batch_size=batch_size, seed=0, epoch=0).take(STEPS)
+    targets = build_targets(records.labels, records.labels, {})
+    batches = records.training_batches(0, targets, batch_size=batch_size, seed=0, epoch=0).take(STEPS)
     constant = tf.data.Dataset.from_tensors(next(iter(batches))).repeat(STEPS)
     jobs = {
         f"{AUGMENTED}, deterministic" if is_deterministic else AUGMENTED: fit(True, batches),
@@ -97,40 +101,46 @@ def build_torch_job(name: str, images: np.ndarray, truth: np.ndarray, batch_size
             return augment(torch.from_numpy(np.array(array[number]))), truth[number]
 
     torch.set_num_threads(os.cpu_count())
-    network = getattr(import_torchvision().models, TORCH_NAMES.get(name, name))(num_classes=len(LABELS))
+    network = getattr(import_torchvision().models, TORCH_NAMES.get(name, name))(num_classes=truth.shape[1])
     optimiser = torch.optim.Adam(network.parameters(), 1e-4)
     loader = torch.utils.data.DataLoader(Stored(), batch_size, shuffle=True)
 
     def train():
-        for part, wanted in loader:
+        for batch, targets in loader:
             optimiser.zero_grad()
-            torch.nn.functional.binary_cross_entropy_with_logits(network(part), wanted).backward()
+            torch.nn.functional.binary_cross_entropy_with_logits(network(batch), targets).backward()
             optimiser.step()
 
     return train
 
 
+class MemoryMeter(Progress):
+    """Notes the memory of this process after the second and the last epoch, in MB."""
+
+    def __init__(self) -> None:
+        self.held = {}
+
+    def end_epoch(self, done: int) -> None:
+        if done in (2, MEMORY_EPOCHS):
+            self.held[f"after epoch {done}"] = psutil.Process().memory_info().rss / 1e6
+
+
 def measure_memory(folder: Path) -> dict[str, float]:
-    """MB that the process holds after the second and the last of 20 epochs, and the most it held."""
+    """MB that the process holds after the second and the last of 20 epochs, and its peak."""
     write_phantoms(folder / "data", num_images=MEMORY_IMAGES, size=224)
-    write_records(read_release(folder / "data"), folder / "records", size=224, num_folds=3)
+    write_records(read_dataset(folder / "data"), folder / "records", size=224, num_folds=3)
     settings = {
         "data": {"records": str(folder / "records")},
         "model": {"name": "resnet18", "weights": "none"},
         "training": {"epochs": MEMORY_EPOCHS, "batch_size": MEMORY_BATCH},
     }
-    held = {}
-
-    def note(epoch: int) -> None:
-        if epoch in (2, MEMORY_EPOCHS):
-            held[f"after epoch {epoch}"] = psutil.Process().memory_info().rss / 1e6
-
-    train_fold(load_experiment(settings=settings), root=folder / "runs", monitor=Monitor(epoch=note))
-    return held | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
+    meter = MemoryMeter()
+    train_fold(load_experiment(settings=settings), root=folder / "runs", progress=meter)
+    return meter.held | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
 
 
 def run_alone(*arguments: str) -> dict[str, float]:
-    """The figures that this module prints in a process of its own."""
+    """What this module measures in a separate process."""
     command = [sys.executable, "-m", "benchmarks.training", *arguments]
     done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -138,7 +148,7 @@ def run_alone(*arguments: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(CASES)}; by default all")
+    parser.add_argument("names", nargs="*", help=f"networks, of {', '.join(CASES)}; by default all")
     parser.add_argument("--alone", choices=["rates", "deterministic", "memory"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     names = arguments.names or list(CASES)

@@ -1,4 +1,4 @@
-"""Files of ours: written whole or not at all, held by one process at a time, JSON with a shape."""
+"""The package's own files: atomic writes, locks between processes, validated JSON."""
 
 import errno
 import json
@@ -6,18 +6,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pydantic
 
 from cxrkeras.errors import InputError
 
+Shape = TypeVar("Shape", bound=pydantic.BaseModel)
 NO_LOCKS = "CXRKERAS_NO_LOCKS"  # environment variable
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the path of a draft that takes the place of `path` once it is written; it is deleted if that fails."""
+    """Yield the path of a draft, which replaces `path` once it is written; on failure the draft is deleted."""
     draft = path.with_name(f".draft-{path.name}")
     try:
         yield draft
@@ -30,9 +32,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(lock: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock file for this process; InputError with the sentence `refusal` where another one holds it.
+    """Hold a lock file for this process. Raises InputError with the message `refusal` if another process holds it.
 
-    The file stays: to delete it while somebody waits for it would let two in.
+    The file is never deleted: doing so while another process waits for it would let two processes in.
     """
     import filelock
 
@@ -58,45 +60,46 @@ def locked(lock: Path, refusal: str) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for results; InputError where something else is in its place or none may be written there."""
+    """Create an output folder. Raises InputError if its path is taken or not writable."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path} cannot be a folder for results ({error.strerror}): move away what is there") from None
+        raise InputError(
+            f"cannot create the output folder {path} ({error.strerror}): move away what is there"
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that is either whole or not there, also after a crash or on a full disk."""
+    """Write a text file atomically: a crash or a full disk leaves the previous state, never a partial file."""
     with replacing(path) as draft:
         draft.write_text(text, "utf-8")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """The same for bytes."""
+    """Write bytes atomically, as `write_text`."""
     with replacing(path) as draft:
         draft.write_bytes(content)
 
 
-def write_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON atomically, as `write_text`."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def load_shaped(path: Path, shape: type[pydantic.BaseModel]) -> dict:
-    """Read a file of ours whose values have a known shape; InputError that names the file and the value."""
-    content = load_json(path)
+def load_shaped(path: Path, shape: type[Shape]) -> Shape:
+    """Load one of the package's JSON files, validated by `shape`. Raises InputError naming the file and the value."""
     try:
-        shape.model_validate(content)
+        return shape.model_validate(load_json(path))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path} is damaged ({place}: {first['msg']}): bring it back, or make it anew") from None
-    return content
+        raise InputError(f"{path} is damaged ({place}: {first['msg']}): restore or recreate it") from None
 
 
-def load_json(path: Path, keys: tuple[str, ...] = ()) -> dict:
-    """Read a file of ours; InputError that names it if it is gone, is not JSON or lacks one of `keys`."""
+def load_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Load one of the package's JSON files. Raises InputError if it is missing, not JSON or lacks one of `keys`."""
     if not path.is_file():
-        raise InputError(f"{path} is gone: bring it back, or delete its folder and make it anew")
+        raise InputError(f"{path} is gone: restore it, or delete and recreate its folder")
     try:
         content = json.loads(path.read_text("utf-8"))
         if not isinstance(content, dict):
@@ -104,5 +107,5 @@ def load_json(path: Path, keys: tuple[str, ...] = ()) -> dict:
         if missing := [key for key in keys if key not in content]:
             raise ValueError(f"it lacks {', '.join(missing)}")
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}): bring it back, or make it anew") from None
+        raise InputError(f"{path} is damaged ({error}): restore or recreate it") from None
     return content

@@ -1,4 +1,4 @@
-"""TensorFlow without its chatter."""
+"""Imports TensorFlow without its startup output."""
 
 import json
 import os
@@ -24,23 +24,24 @@ def _silence() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow, which takes seconds, without the lines it prints before its log level counts."""
+    """Import TensorFlow, which takes seconds, without the lines it prints before its log level applies."""
     if (backend := _find_backend()) != "tensorflow":
         raise InputError(
-            f"Keras is told to run on {backend!r} by {BACKEND} or keras.json, and cxrkeras needs tensorflow: unset it"
+            f"the Keras backend is set to {backend!r} by {BACKEND} or keras.json, and cxrkeras needs tensorflow: "
+            "unset it"
         )
     with _silence():
         try:
             import keras
             import tensorflow  # noqa: F401
         except ImportError as error:
-            raise InputError(f"{error}: install TensorFlow with `make setup`, or `pip install cxrkeras[cpu]`") from None
-    if keras.backend.backend() != "tensorflow":  # imported before, by somebody else
+            raise InputError(f"{error}: install TensorFlow with `pip install cxrkeras[cpu]`") from None
+    if keras.backend.backend() != "tensorflow":  # Keras was imported earlier
         raise InputError(f"Keras runs on {keras.backend.backend()}; cxrkeras needs tensorflow: unset {BACKEND}")
 
 
 def _find_backend() -> str:
-    """The backend that Keras would run on, by its environment variable or its file."""
+    """Find the backend that Keras would use, from its environment variable or its configuration file."""
     if backend := os.environ.get(BACKEND):
         return backend
     file = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "keras.json"

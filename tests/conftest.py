@@ -7,7 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 
 from cxrkeras.config import load_experiment
-from cxrkeras.data.release import read_release
+from cxrkeras.data.readers import read_dataset
 from cxrkeras.phantoms.writing import write_phantoms
 
 TEST_DATA = "CXRKERAS_TEST_DATA"  # environment variable: a folder of real images that the repository does not hold
@@ -21,9 +21,15 @@ def find_test_data(name: str) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def repository_root():
+    """Experiments are found from here, wherever pytest starts."""
+    os.chdir(Path(__file__).parents[1])
+
+
 @pytest.fixture(scope="session")
 def nih_sample():
-    """A few hundred images of the real release."""
+    """A few hundred images of the real dataset."""
     return find_test_data("nih-sample")
 
 
@@ -47,16 +53,16 @@ def phantom_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def release(phantom_folder):
-    return read_release(phantom_folder)
+def dataset(phantom_folder):
+    return read_dataset(phantom_folder)
 
 
 @pytest.fixture(scope="session")
-def records(release, tmp_path_factory):
+def records(dataset, tmp_path_factory):
     from cxrkeras.records.write import write_records
 
     folder = tmp_path_factory.mktemp("records") / "phantom-32"
-    write_records(release, folder, size=32)
+    write_records(dataset, folder, size=32)
     return folder
 
 
@@ -77,7 +83,7 @@ def trained(small_experiment, tmp_path_factory):
     """A finished fold, shared by every test that needs one."""
     from cxrkeras.training.fit import train_fold
 
-    return train_fold(small_experiment, root=tmp_path_factory.mktemp("runs"))
+    return train_fold(small_experiment, root=tmp_path_factory.mktemp("runs")).fold
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +91,7 @@ def predictor(trained):
     """The finished fold, loaded for answers."""
     from cxrkeras.predict.predictor import Predictor
 
-    return Predictor(trained.folder)
+    return Predictor(trained)
 
 
 @pytest.fixture

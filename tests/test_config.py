@@ -6,10 +6,11 @@ from cxrkeras.config import format_experiment, load_experiment
 from cxrkeras.errors import InputError
 from cxrkeras.models.registry import NETWORKS
 
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
 RESNET = {"model": {"name": "resnet18"}}
 
 
-def test_file_settings_and_overrides_are_laid_over_each_other(tmp_path):
+def test_overrides_take_precedence_over_settings_and_settings_over_the_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('[model]\nname = "resnet18"\n[training]\nepochs = 3\nbatch_size = 8\nseed = 5\n')
     settings = {"training": {"batch_size": 16, "seed": 6}}
@@ -33,28 +34,34 @@ def test_file_settings_and_overrides_are_laid_over_each_other(tmp_path):
         ("model.head.activation=sine", ["model.head.activation", "gelu", "sine"]),
         ("loss.alpha=0.5", ["loss", "alpha is a setting of focal", "bce"]),
         ("loss.name=focal loss.alpha=2", ["loss.alpha", "less than 1", "got 2"]),
-        ("loss.name=weighted_bce loss.weights=[1,2]", ["loss.weights", "15"]),
+        ("loss.name=focl", ["unknown loss 'focl'", "did you mean focal"]),
+        ("labels.uncertain=maybe", ["labels.uncertain", "'positive'", "maybe"]),
+        ("labels.uncertain_by_label.Mass=no", ["labels.uncertain_by_label.Mass", "'ignore'"]),
         ("optimiser.name=sgd optimiser.momentum=0 optimiser.nesterov=true", ["nesterov needs a momentum"]),
         ("training.phases=3", ["training.phases", "list", "3"]),
         ('training.phases=[{layers="had",epochs=1}]', ["training.phases.0.layers", "'head' or 'all'", "had"]),
         ("training.phases=[{layers=9,epochs=1}]", ["training.phases.0.layers", "equal to 5", "9"]),
         ("training.phases=[{layer=1,epochs=1}]", ["training.phases.0.layer", "did you mean layers"]),
         ("training.phases=[{epochs=2}] training.epochs=3", ["epochs is 3", "phases have 2"]),
-        ("model.name.more=3", ["name is no section", "model.name.more"]),
+        ("model.name.more=3", ["name is not a section", "model.name.more"]),
     ],
 )
-def test_wrong_settings_are_named(overrides, words):
+def test_invalid_settings_are_named(overrides, words):
     with pytest.raises(InputError) as caught:
         load_experiment(settings=RESNET, overrides=overrides)
     assert all(word in str(caught.value) for word in words), caught.value
 
 
 @pytest.mark.parametrize("content", ['model = "resnet18"', "model = [1]", "training = 5\n[model]\nname = 'resnet18'"])
-def test_a_section_that_is_none_is_named(tmp_path, content):
+def test_a_value_in_place_of_a_section_is_refused(tmp_path, content):
     path = tmp_path / "mine.toml"
     path.write_text(content)
     with pytest.raises(InputError, match="must be a section"):
         load_experiment(str(path), settings=RESNET)
+
+
+def test_tracked_experiments_are_found():
+    assert len(EXPERIMENTS) > 10
 
 
 def test_missing_and_broken_files_are_named(tmp_path):
@@ -64,22 +71,22 @@ def test_missing_and_broken_files_are_named(tmp_path):
             load_experiment(name)
 
 
-@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.toml")), ids=str)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_tracked_experiment_resolves_and_opens_with_its_command(path):
     assert load_experiment(str(path)).model.name
     assert path.read_text().startswith(f"# make train EXPERIMENT={path.stem}")
 
 
-@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.toml")), ids=str)
-def test_a_printed_experiment_is_the_same_again(path, tmp_path):
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_a_formatted_experiment_loads_unchanged(path, tmp_path):
     experiment = load_experiment(str(path))
-    (tmp_path / "printed.toml").write_text(format_experiment(experiment))
-    assert load_experiment(str(tmp_path / "printed.toml")) == experiment
+    (tmp_path / "formatted.toml").write_text(format_experiment(experiment))
+    assert load_experiment(str(tmp_path / "formatted.toml")) == experiment
 
 
-@pytest.mark.parametrize("row", [row for row in NETWORKS.values() if row.regime], ids=lambda row: row.regime)
-def test_the_best_regime_of_a_network_is_one_of_its_experiments(row):
-    assert NETWORKS[load_experiment(row.regime).model.name] is row
+@pytest.mark.parametrize("row", [row for row in NETWORKS.values() if row.recipe], ids=lambda row: row.recipe)
+def test_the_recipe_of_a_network_is_one_of_its_experiments(row):
+    assert NETWORKS[load_experiment(row.recipe).model.name] is row
 
 
 def test_the_staged_experiment_has_its_phases():
@@ -110,12 +117,12 @@ def test_experiments_are_frozen():
         ("", (None, "imagenet")),
     ],
 )
-def test_names_with_blanks_and_numbers_for_names(overrides, expected):
+def test_names_may_contain_spaces_and_look_like_numbers(overrides, expected):
     experiment = load_experiment(settings={"model": {"name": "resnet18"}}, overrides=overrides)
     assert (experiment.data.records, experiment.model.weights) == expected
 
 
-def test_lists_with_blanks_and_what_is_not_closed():
+def test_lists_may_contain_spaces_and_unclosed_ones_are_refused():
     weights = ", ".join(["0.1"] * 15)
     settings = {"model": {"name": "resnet18"}, "loss": {"name": "focal"}}
     experiment = load_experiment(settings=settings, overrides=f"loss.alpha=[{weights}] training.epochs=2")
@@ -132,3 +139,16 @@ def test_a_warm_up_longer_than_a_phase_is_refused():
         load_experiment(settings=settings, overrides="training.epochs=2")
     assert load_experiment(settings={"model": {"name": "resnet18"}, "schedule": {"name": "cosine"}},
                            overrides="training.epochs=1")  # fmt: skip
+
+
+def test_open_settings_are_refused_until_they_are_resolved():
+    experiment = load_experiment(settings=RESNET)
+    for section, key in (
+        (experiment.model, "size"),
+        (experiment.training, "epochs"),
+        (experiment.training, "batch_size"),
+    ):
+        with pytest.raises(ValueError, match=f"{key} is not resolved"):
+            getattr(section, f"resolved_{key}")
+        assert getattr(section.model_copy(update={key: 16}), f"resolved_{key}") == 16
+    assert experiment.phases[0].resolved_learning_rate == experiment.optimiser.learning_rate

@@ -1,4 +1,4 @@
-"""Locks, encodings and the backend: what the process and the disk are asked for."""
+"""Locks, encodings and the Keras backend."""
 
 import ast
 import errno
@@ -17,19 +17,19 @@ from cxrkeras.files import NO_LOCKS, locked, write_text
 PACKAGE = Path(cxrkeras.__file__).parent
 
 
-def test_a_lock_is_held_once_and_its_file_stays(tmp_path):
+def test_a_lock_is_held_once_and_its_file_is_kept(tmp_path):
     lock = tmp_path / ".x.lock"
     with locked(lock, "taken"):
         with pytest.raises(InputError, match="taken"), locked(lock, "taken"):
             pass
         inode = lock.stat().st_ino
-    assert lock.stat().st_ino == inode  # whoever waits for it waits for the same one
+    assert lock.stat().st_ino == inode  # all processes wait for the same file
     with locked(lock, "taken"):
         pass
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_gets_a_sentence_and_a_way_on(tmp_path, monkeypatch, number):
+def test_a_file_system_without_locks_is_an_error_that_names_the_workaround(tmp_path, monkeypatch, number):
     def refuse(self):
         raise OSError(number, os.strerror(number))
 
@@ -50,21 +50,21 @@ def is_text_call(node):
     owner = getattr(node.func.value, "id", "") if isinstance(node.func, ast.Attribute) else ""
     if name != "open" or owner in ("Image", "tarfile", "os", "urllib"):
         return False
-    # A mode may be chosen between two.
-    modes = [each.value for part in node.args for each in ast.walk(part) if isinstance(each, ast.Constant)]
+    # The mode may be a conditional expression.
+    modes = [child.value for argument in node.args for child in ast.walk(argument) if isinstance(child, ast.Constant)]
     return not any("b" in str(mode) for mode in modes)
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_every_text_file_has_an_encoding_whatever_the_locale(path):
+def test_every_text_file_is_opened_with_an_encoding(path):
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if is_text_call(node):
-            words = [each.value for each in node.args if isinstance(each, ast.Constant)]
-            named = [each.arg for each in node.keywords]
+            words = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+            named = [keyword.arg for keyword in node.keywords]
             assert "encoding" in named or {"utf-8", "utf-8-sig"} & set(map(str, words)), f"{path}:{node.lineno}"
 
 
-def test_text_is_utf_8_in_the_plainest_locale(tmp_path):
+def test_text_is_utf_8_in_the_c_locale(tmp_path):
     code = "import sys; from pathlib import Path; from cxrkeras.files import write_text; "
     code += "write_text(Path(sys.argv[1]), 'Zo\\xeb')"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -75,7 +75,7 @@ def test_text_is_utf_8_in_the_plainest_locale(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["environment", "file"])
-def test_another_backend_is_named_as_the_cause(tmp_path, where):
+def test_an_unsupported_backend_is_named_with_its_setting(tmp_path, where):
     environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
     if where == "environment":
         environment["KERAS_BACKEND"] = "jax"

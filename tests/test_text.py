@@ -11,7 +11,7 @@ from cxrkeras.text import clean, fit_file_name, format_share, num_of, plain
 ESCAPES = "a\x1b[2J\x1b]0;owned\x07b\r\x08\u202egnp\ud800\x9b31m"
 
 
-def test_what_does_not_print_is_replaced_and_long_texts_are_cut():
+def test_unprintable_characters_are_replaced_and_long_texts_truncated():
     shown = clean(ESCAPES)
     assert shown.isprintable()
     assert (shown[0], shown[-3:]) == ("a", "31m")
@@ -30,7 +30,7 @@ def test_shares(share, text):
     assert format_share(share) == text
 
 
-def test_numbers_agree_with_their_words():
+def test_nouns_and_verbs_agree_with_the_number():
     assert [num_of(n, "image") for n in (0, 1, 1200)] == ["0 images", "1 image", "1,200 images"]
     assert [num_of(n, "box", "is") for n in (1, 2)] == ["1 box is", "2 boxes are"]
     assert num_of(1, "patient", "has") == "1 patient has"
@@ -46,7 +46,7 @@ def test_file_names_fit():
         assert "/" not in name
 
 
-def test_dollars_begin_no_formula():
+def test_dollar_signs_do_not_start_a_formula():
     from matplotlib.figure import Figure
 
     name = plain(r"cost $\frac{ and $x$")
@@ -56,8 +56,8 @@ def test_dollars_begin_no_formula():
     assert figure.texts[0]._preprocess_math(name)[1] is False
 
 
-def test_nothing_from_outside_reaches_the_terminal_raw():
-    """Neither as a line, nor in a table, nor in an error; our own colours do."""
+def test_external_text_never_reaches_the_terminal_unsanitised():
+    """Neither as a line nor in a table nor in an error; the package's own colours do."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=200, soft_wrap=True, markup=False)
     console.push_render_hook(_Cleaner())
@@ -70,11 +70,11 @@ def test_nothing_from_outside_reaches_the_terminal_raw():
     raw = out.getvalue()
     assert "first\nsecond" in raw
     assert "\x1b[1;31m" in raw
-    for sign in ("\x1b[2J", "\x1b]0", "\x07", "\u202e", "\x08", "\x9b", "\ud800"):
-        assert sign not in raw
+    for sequence in ("\x1b[2J", "\x1b]0", "\x07", "\u202e", "\x08", "\x9b", "\ud800"):
+        assert sequence not in raw
     raw.encode()
 
 
-def test_errors_are_cut(capsys):
+def test_long_errors_are_truncated(capsys):
     shell.print_error("y" * 10_000)
     assert len(capsys.readouterr().out) < 2100

@@ -1,5 +1,6 @@
 """The commands. Each parses its options and calls one function of the package."""
 
+import io
 import os
 import signal
 import sys
@@ -17,19 +18,21 @@ __all__ = ["data", "demo", "main", "results", "training"]
 
 
 def main() -> None:
-    """Run the command line: what a person can mend is one sentence and exit code 2, never a traceback."""
+    """Run the command line: what a user can fix is one sentence and exit code 2, never a traceback."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows a question mark
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows a question mark
     warnings.filterwarnings("ignore", "Glyph .* missing from font")  # matplotlib draws a box instead
     try:
         app()
     except InputError as error:
-        print_error(str(error))
+        hint = f" (the option --{error.option}; with make {error.option.upper()}=)" if error.option else ""
+        print_error(f"{error}{hint}")
         sys.exit(2)
     except OSError as error:  # a full disk, a folder without permission
-        print_error(f"{error}: nothing that was finished is lost")
+        print_error(f"{error}: what was finished is kept")
         sys.exit(2)
 
 
@@ -41,8 +44,8 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
-    """Train, compare and explain multi-label chest X-ray classifiers.
+    """Train, compare, explain and serve multi-label chest X-ray classifiers.
 
-    The way of the data: `phantom` or your own images, `records`, `train`, `gradcam`. Each step leaves files that the
-    next one reads. `demo` goes the whole way.
+    The data flow: `phantom` or your own images, `records`, `train`, `gradcam`. Each step leaves files that the next one
+    reads. `demo` runs all of them.
     """

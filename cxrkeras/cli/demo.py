@@ -1,12 +1,18 @@
-"""The whole way in one command."""
+"""End to end in one command."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cxrkeras.cli.data import make_records
-from cxrkeras.cli.shell import app, console, show_count, show_phases
-from cxrkeras.cli.training import train_one
+from cxrkeras.cli.shell import app, console, show_progress
+from cxrkeras.cli.training import train_and_print
 from cxrkeras.records.find_records import RECORDS_ROOT
-from cxrkeras.scoring.find_runs import MODEL, TENSORBOARD, predictions_file
+from cxrkeras.scoring.run_files import MODEL, TENSORBOARD, TEST_SET, predictions_file
+
+if TYPE_CHECKING:
+    from cxrkeras.scoring.run import Fold
 
 DEMO_DATA = Path("data/phantom-demo")
 DEMO_RECORDS = "phantom-demo-128"
@@ -15,7 +21,7 @@ DEMO_IMAGES, DEMO_PIXELS, DEMO_SIZE = 2400, 256, 128
 
 @app.command()
 def demo() -> None:
-    """Go the whole way on synthetic phantoms, in under ten minutes on two cores.
+    """Run end to end on synthetic phantoms, in under ten minutes on two cores.
 
     Draw, convert, train, score, explain, report.
     """
@@ -23,49 +29,51 @@ def demo() -> None:
     from cxrkeras.phantoms.writing import write_phantoms
 
     console.rule("1 of 5: synthetic phantoms")
-    with show_count("drawing phantoms") as progress:
+    with show_progress() as progress:
         write_phantoms(DEMO_DATA, num_images=DEMO_IMAGES, size=DEMO_PIXELS, progress=progress)
     console.rule("2 of 5: records")
     make_records(DEMO_DATA, DEMO_RECORDS, DEMO_SIZE, folds=5)
     console.rule("3 of 5: training resnet18")
-    folder = train_one(load_experiment("phantom", settings={"data": {"records": DEMO_RECORDS}}), "phantom")
+    fold = train_and_print(load_experiment("phantom", settings={"data": {"records": DEMO_RECORDS}}), "phantom")
     console.rule("4 of 5: Grad-CAM")
-    import pandas as pd
+    from cxrkeras.explain.sheet import SheetWriter
 
-    from cxrkeras.explain.sheet import build_sheets
-    from cxrkeras.labels import FINDINGS
-
-    test = pd.read_csv(folder / predictions_file("test"), dtype={"image_id": str})
-    truth = test[list(FINDINGS)].to_numpy()
-    logits = test[[f"logit_{label}" for label in FINDINGS]].to_numpy()
-    # Of the test images with two findings, the one whose less certain finding has the highest score.
-    sureness = (logits + 1e9 * (1 - truth)).min(axis=1) - 1e9 * (truth.sum(axis=1) != 2)
-    chosen = sureness.argmax()
-    image = DEMO_DATA / "images" / test["image_id"][chosen]
-    true = [label for label in FINDINGS if test[label][chosen]]
-    sheet = build_sheets(folder)(image)
-    console.print(f"{image} was drawn with {' and '.join(true)};")
-    console.print("of the test images with two findings it is the one whose lower score is the highest")
-    console.print(f"saved {sheet.path}")
+    name, findings = choose_example(fold)
+    image = DEMO_DATA / "images" / name
+    sheet = SheetWriter(fold).write(image)
+    console.print(f"{image} was drawn with {' and '.join(findings)};")
+    console.print("it is the test image with two findings whose less confident finding scores highest")
+    console.print(f"saved {sheet.paths[0]}")
     console.rule("5 of 5: report")
     from cxrkeras.reports.report import write_report
 
-    with show_phases() as progress:
-        report, _ = write_report(folder, progress=progress)
+    with show_progress() as progress:
+        report, _ = write_report(fold, progress=progress)
     console.print(f"saved {report}")
     console.rule("done")
     console.print(
         f"images       {DEMO_DATA}\n"
         f"records      {RECORDS_ROOT / DEMO_RECORDS}\n"
-        f"network      {folder / MODEL}\n"
-        f"predictions  {folder / predictions_file('test')}\n"
-        f"curves       {folder / TENSORBOARD}\n"
-        f"heat maps    {sheet.path}\n"
+        f"network      {fold.folder / MODEL}\n"
+        f"predictions  {fold.folder / predictions_file(TEST_SET)}\n"
+        f"curves       {fold.folder / TENSORBOARD}\n"
+        f"heat maps    {sheet.paths[0]}\n"
         f"report       {report}\n\n"
-        "All of it is made of synthetic phantoms: this network knows nothing about patients. Next:\n"
+        "All of it comes from synthetic phantoms: this network knows nothing about patients. Next:\n"
         "  make app\n"
         f"  make gradcam IMG={image} LABEL=all\n"
         "  make localise\n"
         "  make tensorboard\n"
-        "  make records DATA=<folder of the NIH release>"
+        "  make records DATA=<folder of the NIH release, or of images with a CSV of your own>"
     )
+
+
+def choose_example(fold: Fold) -> tuple[str, list[str]]:
+    """Of the test images with two findings, that whose less certain one has the highest score; and its findings."""
+    import numpy as np
+
+    test, columns = fold.predictions[TEST_SET], fold.labels.finding_columns
+    is_present, logits = test.truth[:, columns] == 1, test.logits[:, columns]
+    lower = np.where(is_present, logits, np.inf).min(axis=1)
+    chosen = np.where(is_present.sum(axis=1) == 2, lower, -np.inf).argmax()
+    return test.image_ids[chosen], [fold.labels.findings[k] for k in np.flatnonzero(is_present[chosen])]

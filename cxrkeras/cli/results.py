@@ -1,17 +1,14 @@
-"""Commands that say and show what a network does."""
+"""Commands that score, explain and apply networks."""
 
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from cxrkeras.cli.shell import Records, Run, Seed, app, console, load_tensorflow, show_count, show_phases
+from cxrkeras.cli.shell import Ignore, Normal, Records, Run, Seed, app, console, load_tensorflow, show_progress
 from cxrkeras.cli.tables import print_comparison, print_evaluation, print_localisation, print_scores, print_thresholds
 from cxrkeras.errors import InputError
 from cxrkeras.files import make_folder, write_text
-from cxrkeras.labels import NO_FINDING
-from cxrkeras.records.find_records import find_records
-from cxrkeras.scoring.find_runs import RUNS_ROOT, find_fold, find_folds, find_run
 from cxrkeras.text import clean, format_share, num_of
 
 
@@ -38,32 +35,36 @@ def gradcam(
     Each map is scaled to its own maximum. Exit code 1 if some of the files cannot be explained, 2 if all of them.
     """
     if not images:
-        raise InputError("which image? Give IMG=<a PNG, JPEG or DICOM file, or a folder>")
+        raise InputError("which image? Name PNG, JPEG or DICOM files, or folders; with make IMG=")
     from cxrkeras.predict.batch import list_files
+    from cxrkeras.scoring.run import open_fold
 
-    folder = find_fold(run, with_network=True)
+    fold = open_fold(run, with_network=True)
     paths = list_files(images)
     load_tensorflow()
-    from cxrkeras.explain.sheet import build_sheets, check_label
+    from cxrkeras.explain.sheet import SheetWriter, check_label
 
-    check_label(label)
-    console.print(f"explaining with {folder}")
-    draw = build_sheets(folder)
+    check_label(label, fold.labels)
+    console.print(f"explaining with {fold.folder}")
+    writer = SheetWriter(fold)
     skipped = 0
-    with show_count("explaining") as progress:
-        for number, path in enumerate(paths):
-            progress(number, len(paths))
+    with show_progress() as progress:
+        advance = progress.start("explaining", len(paths))
+        for path in paths:
             try:
-                sheet = draw(path, label)
+                sheet = writer.write(path, label)
             except InputError as error:
                 skipped += 1
                 console.print(f"skipped {error}")
                 continue
+            finally:
+                advance()
             shares = ", ".join(f"{name} {format_share(sheet.probs[name])}" for name in sheet.shown)
             console.print(f"{clean(str(path))}: {shares}")
             for warning in sheet.warnings:
                 console.print(f"  {warning}")
-            console.print(f"  saved {sheet.path}")
+            for saved in sheet.paths:
+                console.print(f"  saved {saved}")
     _end(skipped, len(paths), "can be explained")
 
 
@@ -81,27 +82,29 @@ def calibrate(
     Saved as `calibration.json` and `thresholds.json` in the folder of the fold; reports and heat maps use them.
     """
     from cxrkeras.scoring.operating_points import refit
+    from cxrkeras.scoring.run import open_fold
 
-    folder = find_fold(run)
-    calibration, thresholds = refit(folder, method=method, sensitivity=sensitivity)
-    print_thresholds(console, calibration, thresholds)
-    console.print(f"saved in {folder}. Existing reports are out of date: make report RUN={folder}")
+    fold = open_fold(run)
+    print_thresholds(console, refit(fold, method=method, sensitivity=sensitivity))
+    console.print(f"saved in {fold.folder}. Existing reports are out of date: make report RUN={fold.folder}")
 
 
 @app.command()
 def report(run: Run = None) -> None:
     """Write a page about one fold: scores with intervals, curves, decisions, calibration, groups, mistakes.
 
-    The page, `report.html`, opens without a network; beside it are its figures as PNG, all scores as CSV, and a model
+    The page, `report.html`, opens without a network; next to it are its figures as PNG, all scores as CSV, and a model
     card. Intervals are of 1,000 bootstrap replicates over patients.
     """
-    folder = find_fold(run)
+    from cxrkeras.scoring.run import open_fold
+
+    fold = open_fold(run)
     load_tensorflow()
     from cxrkeras.reports.report import write_report
 
-    console.print(f"reporting on {folder}")
-    with show_phases() as progress:
-        path, notes = write_report(folder, progress=progress)
+    console.print(f"reporting on {fold.folder}")
+    with show_progress() as progress:
+        path, notes = write_report(fold, progress=progress)
     for note in notes:
         console.print(f"note: {note}")
     console.print(f"report: {path}")
@@ -111,19 +114,20 @@ def report(run: Run = None) -> None:
 def compare(
     runs: Annotated[Optional[list[str]], typer.Argument(help="Runs, or single folds of runs.")] = None,
     with_published: Annotated[
-        bool, typer.Option("--with-published", help="Show the original's eleven columns beside, marked as published.")
+        bool, typer.Option("--with-published", help="Show the original's eleven columns too, marked as published.")
     ] = False,
 ) -> None:
     """Compare runs: AUCs over folds, ranked on validation; AUC by epoch; paired tests on the same test images."""
     if not runs:
-        raise InputError('which runs? Give RUNS="a b c", folders under experiments/runs')
+        raise InputError('which runs? Name folders under experiments/runs; with make RUNS="a b c"')
     from cxrkeras.reports.compare import write_comparison
+    from cxrkeras.scoring.run import open_run
 
-    folders = [find_run(run) for run in runs]
-    with show_phases() as progress:
-        path, ranked = write_comparison(folders, RUNS_ROOT, with_published=with_published, progress=progress)
-    print_comparison(console, ranked)
-    console.print(f"comparison: {path}")
+    opened = [open_run(run) for run in runs]
+    with show_progress() as progress:
+        comparison = write_comparison(opened, with_published=with_published, progress=progress)
+    print_comparison(console, comparison)
+    console.print(f"comparison: {comparison.path}")
 
 
 @app.command()
@@ -140,25 +144,27 @@ def ensemble(
     different folds the calibrated probabilities are averaged, and neither can be verified.
     """
     if not runs:
-        raise InputError('which runs? Give RUNS="a b", folders under experiments/runs')
+        raise InputError('which runs? Name folders under experiments/runs; with make RUNS="a b"')
     from cxrkeras.scoring.ensemble import build_ensemble
+    from cxrkeras.scoring.run import open_run
 
-    folders = [folder for run in runs for folder in find_folds(run)]
-    with show_count("averaging") as progress:
-        folder, metrics = build_ensemble(folders, average=average, progress=progress)
-    print_scores(console, metrics)
-    console.print(f"members: {', '.join(f'{folder.parent.name}/{folder.name}' for folder in folders)}")
-    console.print(f"run folder: {folder}; next: make report RUN={folder}")
+    members = [fold for run in runs for fold in open_run(run).folds]
+    with show_progress() as progress:
+        built = build_ensemble(members, average=average, progress=progress)
+    print_scores(console, built)
+    console.print(f"members: {', '.join(member.name for member in members)}")
+    console.print(f"run folder: {built.folder}; next: make report RUN={built.folder}")
 
 
 @app.command()
 def explore(records: Records = None) -> None:
-    """Write a page about the labels and the people of records: frequencies, company, ages, parts."""
+    """Write a page about the labels and the patients of records: frequencies, co-occurrence, ages, views."""
+    from cxrkeras.records.folder import open_records
     from cxrkeras.reports.explore import write_exploration
 
-    folder = find_records(records)
+    opened = open_records(records)
     with console.status("drawing"):
-        path = write_exploration(folder)
+        path = write_exploration(opened)
     console.print(f"exploration: {path}")
 
 
@@ -166,25 +172,27 @@ def explore(records: Records = None) -> None:
 def localise(
     run: Run = None,
     sample: Annotated[int, typer.Option(help="Boxed findings for Score-CAM, which is slow; 0 leaves it out.")] = 20,
-    channels: Annotated[int, typer.Option(help="Channels of the features for Score-CAM, at the most.")] = 64,
+    channels: Annotated[int, typer.Option(help="Channels of the features for Score-CAM, at most.")] = 64,
     seed: Seed = 0,
 ) -> None:
-    """Score heat maps against the true boxes of the test part, beside boxes that know nothing."""
-    folder = find_fold(run, with_network=True)
+    """Score heat maps against the true boxes of the test set, next to random and centred control boxes."""
+    from cxrkeras.scoring.run import open_fold
+
+    fold = open_fold(run, with_network=True)
     load_tensorflow()
     from cxrkeras.reports.localise import localise as score_maps
 
-    console.print(f"localising with {folder}")
-    with show_phases() as progress:
-        path, scores = score_maps(folder, sample=sample, channels=channels, seed=seed, progress=progress)
-    print_localisation(console, scores)
-    console.print(f"localisation: {path}")
+    console.print(f"localising with {fold.folder}")
+    with show_progress() as progress:
+        result = score_maps(fold, sample=sample, channels=channels, seed=seed, progress=progress)
+    print_localisation(console, result.scores)
+    console.print(f"localisation: {result.path}")
 
 
 @app.command()
 def score(
     predictions: Annotated[
-        Optional[Path], typer.Argument(help="A CSV with an image column and a column a label.")
+        Optional[Path], typer.Argument(help="A CSV with an image column and a column per label.")
     ] = None,
     labels: Annotated[
         Path, typer.Option(help="The label file of the release, or a CSV of image, patient and labels.")
@@ -192,25 +200,31 @@ def score(
     validation: Annotated[
         Optional[Path], typer.Option(help="Predictions of validation images, for calibration and thresholds.")
     ] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Folder of the page; by default beside the predictions.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder of the page; by default next to the predictions.")] = None,
+    ignore: Ignore = "",
+    normal: Normal = None,
 ) -> None:
-    """Score other people's predictions as our own: the same tables, intervals and page.
+    """Score external predictions as our own: the same tables, intervals and page.
 
     Columns may be called `Label`, `prob_Label`, `Label_pred` or `logit_Label`, in any order, for all labels or some.
     """
     from cxrkeras.reports.external_report import score_file
 
     if predictions is None:
-        raise InputError("which predictions? Give PREDICTIONS=<a CSV with an image column and a column a label>")
+        raise InputError(
+            "which predictions? Name a CSV with an image column and a column per label; with make PREDICTIONS="
+        )
     if not predictions.is_file():
         raise InputError(f"no predictions file {predictions}")
     folder = out or predictions.with_name(f"{predictions.stem}-report")
-    with show_phases() as progress:
-        path, evaluation, split_name, notes = score_file(predictions, labels, validation, folder, progress=progress)
-    for note in notes:
+    with show_progress() as progress:
+        scored = score_file(
+            predictions, labels, validation, folder, ignore=ignore.split(), normal=normal, progress=progress
+        )
+    for note in scored.notes:
         console.print(f"note: {note}")
-    print_evaluation(console, evaluation, split_name)
-    console.print(f"report: {path}")
+    print_evaluation(console, scored.evaluation, scored.split_name)
+    console.print(f"report: {scored.path}")
 
 
 @app.command()
@@ -219,28 +233,29 @@ def predict(
     run: Run = None,
     csv: Annotated[Optional[Path], typer.Option(help="Write all probabilities and thresholds to a CSV.")] = None,
 ) -> None:
-    """Say what a network finds in images: calibrated probabilities, and the labels over their thresholds.
+    """Print what a network finds in images: calibrated probabilities, and the labels above their thresholds.
 
     Exit code 1 if some of the files cannot be read, 2 if none can; the CSV has all of them.
     """
     if not files:
-        raise InputError("which images? Give FILES=<files or folders>")
+        raise InputError("which images? Name files or folders; with make FILES=")
     from cxrkeras.predict.answers import describe_answer, describe_problem, encode_csv, tabulate_results
     from cxrkeras.predict.batch import answer_files, list_files
+    from cxrkeras.scoring.run import open_fold
 
     if csv and (csv.is_dir() or not csv.name):
-        raise InputError(f"CSV is a file to write; got the folder {csv}")
-    paths, folder = list_files(files), find_fold(run, with_network=True)
+        raise InputError(f"--csv is a file to write; got the folder {csv}")
+    paths, fold = list_files(files), open_fold(run, with_network=True)
     if csv:
         make_folder(csv.parent)
     load_tensorflow()
     from cxrkeras.predict.predictor import Predictor
 
-    predictor = Predictor(folder)
+    predictor = Predictor(fold)
     facts = predictor.facts
     console.print(f"{facts.run}, trained on {facts.trained_on}; thresholds by {facts.rule}")
     results, unread = [], 0
-    with show_count("predicting") as progress:
+    with show_progress() as progress:
         for path, answer in answer_files(predictor, paths, progress):
             if isinstance(answer, InputError):
                 results.append({"name": str(path)} | describe_problem(answer))
@@ -248,14 +263,14 @@ def predict(
                 console.print(f"skipped {clean(str(path))}: {answer}")
                 continue
             results.append({"name": str(path)} | describe_answer(answer, facts.thresholds))
-            over = {label: f"{label} {format_share(answer.probs[label])}" for label in answer.found}
-            nothing = over.pop(NO_FINDING, "")
-            found = ", ".join(over.values()) or "no finding over its threshold"
+            above = {label: f"{label} {format_share(answer.probs[label])}" for label in answer.found}
+            nothing = above.pop(facts.labels.no_finding or "", "")
+            found = ", ".join(above.values()) or "no finding above its threshold"
             console.print(f"{clean(str(path))}: {found}{f'; {nothing}' if nothing else ''}")
             for warning in answer.warnings:
                 console.print(f"  warning: {warning}")
     if csv:
-        write_text(csv, encode_csv(tabulate_results(results, facts.run)))
+        write_text(csv, encode_csv(tabulate_results(results, facts.labels, facts.run)))
         console.print(f"saved {csv}")
     if facts.is_synthetic:
         console.print("this network was trained on synthetic phantoms and knows nothing about patients")
@@ -266,19 +281,20 @@ def predict(
 def serve_app(
     run: Run = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8050,
-    max_file: Annotated[float, typer.Option(min=0.01, max=2000, help="Megabytes a file.")] = 25,
-    max_files: Annotated[int, typer.Option(min=1, help="Files a request.")] = 64,
-    max_request: Annotated[float, typer.Option(min=0.01, max=20_000, help="Megabytes a request.")] = 100,
-    max_pixels: Annotated[float, typer.Option(min=0.01, max=1000, help="Megapixels an image.")] = 80,
+    max_file: Annotated[float, typer.Option(min=0.01, max=2000, help="Megabytes per file.")] = 25,
+    max_files: Annotated[int, typer.Option(min=1, help="Files per request.")] = 64,
+    max_request: Annotated[float, typer.Option(min=0.01, max=20_000, help="Megabytes per request.")] = 100,
+    max_pixels: Annotated[float, typer.Option(min=0.01, max=1000, help="Megapixels per image.")] = 80,
     max_in_flight: Annotated[int, typer.Option(min=1, max=256, help="Requests answered at once.")] = 32,
 ) -> None:
     """Open a page on 127.0.0.1 for looking at images with a network; programs use it too, see `/api/v1/docs`.
 
-    Uploads stay in memory and are forgotten once they are answered.
+    Uploads stay in memory until they are answered, and nothing of them is kept.
     """
     from cxrkeras.predict.memory import share_memory_pools
+    from cxrkeras.scoring.run import open_fold
 
-    folder = find_fold(run, with_network=True)
+    fold = open_fold(run, with_network=True)
     share_memory_pools()
     load_tensorflow()
     from cxrkeras.app.server import Limits, create_app, make_server
@@ -292,6 +308,6 @@ def serve_app(
         in_flight=max_in_flight,
     )
     with console.status("loading the network"):
-        server = make_server(create_app(Predictor(folder), limits), "127.0.0.1", port)
-    console.print(f"serving {folder} on http://127.0.0.1:{port}, Ctrl-C stops it")
+        server = make_server(create_app(Predictor(fold), limits), "127.0.0.1", port)
+    console.print(f"serving {fold.folder} on http://127.0.0.1:{port}, Ctrl-C stops it")
     server.run()

@@ -2,14 +2,25 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Optional
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType, RenderHook, RenderResult
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
 from rich.segment import Segment
 from rich.text import Text
 
+from cxrkeras.progress import Advance, Progress
 from cxrkeras.tensorflow_import import import_tensorflow
 from cxrkeras.text import clean
 
@@ -17,10 +28,11 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
 LONGEST_ERROR = 2000  # characters
+LONGEST_PHASE = 60
 
 
 class _Cleaned:
-    """Something to print whose texts come without control characters and escape sequences, whoever put them in."""
+    """A renderable without control characters and escape sequences in its texts, wherever they come from."""
 
     def __init__(self, inner: RenderableType):
         self.inner = inner
@@ -32,13 +44,20 @@ class _Cleaned:
 
 class _Cleaner(RenderHook):
     def process_renderables(self, renderables: list) -> list:
-        return [_Cleaned(each) for each in renderables]
+        return [_Cleaned(renderable) for renderable in renderables]
 
 
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # paths may have brackets
 console.push_render_hook(_Cleaner())
 
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same result.")]
+Ignore = Annotated[
+    str, typer.Option(help="Columns of a CSV of your own that are neither read nor labels, separated by spaces.")
+]
+Normal = Annotated[
+    Optional[str],
+    typer.Option(help="The label that means no finding; by default No Finding, normal and the like."),
+]
 Model = Annotated[Optional[str], typer.Option(help="A network; `cxrkeras models` lists them.")]
 ExperimentFile = Annotated[Optional[str], typer.Option(help="A file under experiments/, without .toml, or a path.")]
 Records = Annotated[Optional[str], typer.Option(help="A folder under records/ or a path; by default the newest.")]
@@ -53,24 +72,38 @@ def print_error(text: str) -> None:
     console.print(Text.assemble(("error: ", "bold red"), clean(text, LONGEST_ERROR, keep="\n")))
 
 
-@contextmanager
-def show_bar() -> Iterator[Progress]:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield progress
+class BarProgress(Progress):
+    """Shows the current phase as a bar, and sentences above it."""
+
+    def __init__(self, bars: Bars, is_parallel: bool = False):
+        self.bars, self.is_parallel = bars, is_parallel
+        self.tasks: dict[str, TaskID] = {}
+
+    def start(self, phase: str, total: int = 0) -> Advance:
+        phase = clean(phase, LONGEST_PHASE)
+        if self.is_parallel and phase in self.tasks:
+            self.bars.reset(self.tasks[phase], total=total or None)
+        else:
+            if not self.is_parallel:
+                for task in self.tasks.values():
+                    self.bars.update(task, visible=False)
+            self.tasks[phase] = self.bars.add_task(phase, total=total or None)
+        return partial(self._advance, self.tasks[phase])
+
+    def _advance(self, task: TaskID, count: int = 1) -> None:
+        self.bars.advance(task, count)
+
+    def say(self, sentence: str) -> None:
+        self.bars.console.print(sentence)
 
 
 @contextmanager
-def show_count(description: str) -> Iterator:
-    with show_bar() as progress:
-        task = progress.add_task(description, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+def show_progress(*columns: ProgressColumn, is_parallel: bool = False) -> Iterator[BarProgress]:
+    """Bars with a time left while the block runs; with `is_parallel` one for each phase, side by side."""
+    columns = columns or (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    shown = (TextColumn("{task.description}", markup=False), *columns)
+    with Bars(*shown, console=console, transient=True, disable=not console.is_terminal) as bars:
+        yield BarProgress(bars, is_parallel)
 
 
 def load_tensorflow() -> None:
@@ -79,23 +112,9 @@ def load_tensorflow() -> None:
 
 
 @contextmanager
-def say_how_to_go_on() -> Iterator[None]:
+def hint_resume_on_interrupt() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        console.print("interrupted: the same command goes on from what is saved")
+        console.print("interrupted: the same command resumes from what is saved")
         raise typer.Exit(130) from None
-
-
-@contextmanager
-def show_phases() -> Iterator:
-    """Progress of work in phases: a function of a phase's name, the units done and all."""
-    with show_bar() as progress:
-        tasks = {}
-
-        def show(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = progress.add_task(phase)
-            progress.update(tasks[phase], completed=done, total=total)
-
-        yield show

@@ -10,17 +10,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cxrkeras import labels
 from cxrkeras.models.registry import DEFAULT_SIZE, Network
 from cxrkeras.scoring.notes import COLLAPSED
-from cxrkeras.text import num_of
+from cxrkeras.scoring.run_files import SCORED_SETS
+from cxrkeras.text import format_spread, num_of
 
 if TYPE_CHECKING:  # commands that need no tables of scores should not wait for pandas
     import pandas as pd
 
-    from cxrkeras.scoring.calibration import Calibration
+    from cxrkeras.data.dataset import Dataset
+    from cxrkeras.reports.compare import Comparison
     from cxrkeras.scoring.evaluation import Evaluation
-    from cxrkeras.scoring.thresholds import Thresholds
+    from cxrkeras.scoring.operating_points import OperatingPoints
+    from cxrkeras.scoring.run import Fold
+    from cxrkeras.scoring.run_files import LabelScores
 
 
 def print_examination(console: Console, found: dict) -> None:
@@ -35,8 +38,8 @@ def print_examination(console: Console, found: dict) -> None:
     facts = Table(title=f"{found['folder']}, split {found['split_name']}", title_justify="left", show_header=False)
     facts.add_row("label file", f"{found['label_file']['name']}: {found['label_file']['version']}")
     facts.add_row("images", f"{images['found']:,} found; {images['missing']:,} of {images['listed']:,} listed missing")
-    films = patients["images_per_patient"]
-    spread = f"with {films['median']:g} images in the median, at most {films['largest']}"
+    per_patient = patients["images_per_patient"]
+    spread = f"median {per_patient['median']:g} images per patient, at most {per_patient['largest']}"
     facts.add_row("patients", f"{patients['count']:,}, {spread}")
     known = "" if ages["median"] is None else "{youngest:g} to {oldest:g}, median {median:g}, ".format(**ages)
     facts.add_row("ages", f"{known}blank {ages['blank']:,}")
@@ -53,107 +56,135 @@ def print_examination(console: Console, found: dict) -> None:
             shown = f": {', '.join(map(str, list(ids)[:3]))}{', ...' if len(ids) > 3 else ''}" if ids else ""
             facts.add_row(kind.replace("_", " "), f"{len(ids):,}{shown}")
     console.print(facts)
-    parts = found["splits"]
+    _print_prevalence(console, found["splits"])
+
+
+def _print_prevalence(console: Console, splits: dict) -> None:
+    """Print the share of the known images with each label; how many are uncertain or unknown stands next to it."""
     table = Table(title="prevalence", title_justify="left")
-    table.add_column("label")
-    for name, part in parts.items():
+    table.add_column("label", overflow="fold")
+    for name, split in splits.items():
         table.add_column(
-            f"{name}\n{num_of(part['images'], 'image')}\n{num_of(part['patients'], 'patient')}", justify="right"
+            f"{name}\n{num_of(split['images'], 'image')}\n{num_of(split['patients'], 'patient')}", justify="right"
         )
-    for label in next(iter(parts.values()))["prevalence"]:
-        table.add_row(label, *(f"{part['prevalence'][label]:.2%}" for part in parts.values()))
+    for label in next(iter(splits.values()))["prevalence"]:
+        cells = []
+        for split in splits.values():
+            share = split["prevalence"][label]
+            left_out = [f"{split[kind][label]:,} {kind}" for kind in ("uncertain", "unknown") if label in split[kind]]
+            shown = "none known" if share is None else f"{share:.2%}"
+            cells.append(shown + (f" ({', '.join(left_out)})" if left_out else ""))
+        table.add_row(label, *cells)
     console.print(table)
 
 
-def print_scores(console: Console, metrics: dict) -> None:
-    """Print the AUC of each label, and their mean, on both parts of a fold."""
-    parts = [metrics["validation"], metrics["test"]]
-    kind = "synthetic phantoms" if metrics["is_synthetic"] else f"split {metrics['split_name']}"
-    share = ", part of its images" if metrics["is_partial"] else ""
-    epoch = f", epoch {metrics['best_epoch']}" if metrics["best_epoch"] else ""  # an ensemble has none
-    title = f"AUC of {metrics['run']}, fold {metrics['fold']}{epoch} ({kind}{share})"
+def print_labels(console: Console, dataset: Dataset) -> None:
+    """Print the labels that were read, with how many images have each."""
+    from cxrkeras.data.dataset import count_values
+
+    nothing = dataset.labels.no_finding
+    said = f"{nothing!r} means no finding" if nothing else "none means no finding"
+    table = Table(title=f"{num_of(len(dataset.labels), 'label')}, of which {said}", title_justify="left")
+    counts = count_values(dataset.table, dataset.labels)
+    for column in ("label", *counts.columns):
+        table.add_column(column, justify="right" if table.columns else "left")
+    for label, row in counts.iterrows():
+        table.add_row(str(label), *(f"{count:,}" for count in row))
+    console.print(table)
+
+
+def _count_positives(row: LabelScores) -> str:
+    """The positives, and where they differ of how many images the label is known."""
+    if row.positives is None:
+        return ""
+    of_known = f" of {row.known:,}" if row.known is not None and row.known != row.images else ""
+    return f"{row.positives:,}{of_known}"
+
+
+def print_scores(console: Console, fold: Fold) -> None:
+    """Print the AUC of each label, and their mean, on both sets of a fold."""
+    metrics, num_findings = fold.metrics, len(fold.labels.findings)
+    kind = "synthetic phantoms" if metrics.is_synthetic else f"split {metrics.split_name}"
+    share = ", a subset of its images" if metrics.is_partial else ""
+    epoch = f", epoch {metrics.best_epoch}" if metrics.best_epoch else ""  # an ensemble has none
+    title = f"AUC of {metrics.run}, fold {metrics.fold}{epoch} ({kind}{share})"
     table = Table(title=title, title_justify="left")
-    table.add_column("label")
-    for name, part in zip(("validation", "test"), parts, strict=True):
+    table.add_column("label", overflow="fold")
+    sets = metrics.sets
+    for name, scores in sets.items():
         table.add_column(
-            f"{name}\n{num_of(part['images'], 'image')}\n{num_of(part['patients'], 'patient')}", justify="right"
+            f"{name}\n{num_of(scores.images, 'image')}\n{num_of(scores.patients, 'patient')}", justify="right"
         )
         table.add_column("positives", justify="right", vertical="bottom")
-    for rows in zip(*(part["labels"] for part in parts), strict=True):
-        cells = [rows[0]["label"]]
+    for rows in zip(*(scores.labels for scores in sets.values()), strict=True):
+        cells = [rows[0].label]
         for row in rows:
-            mark = " (collapsed)" if row["note"] == COLLAPSED else ""
-            cells += [row["note"] if row["auc"] is None else f"{row['auc']:.3f}{mark}", f"{row['positives']:,}"]
+            mark = " (collapsed)" if row.note == COLLAPSED else ""
+            cells += [row.note if row.auc is None else f"{row.auc:.3f}{mark}", _count_positives(row)]
         table.add_row(*cells)
     table.add_section()
     means = ["mean of the findings"]
-    for part in parts:
-        collapsed = len(set(part.get("collapsed", ())) & set(labels.FINDINGS))
+    for scores in sets.values():
+        collapsed = len(set(scores.collapsed) & set(fold.labels.findings))
         means += [
-            "undefined" if part["mean_auc"] is None else f"{part['mean_auc']:.3f}",
-            f"{part['mean_auc_findings']} of {len(labels.FINDINGS)}"
-            + (f", {collapsed} collapsed" if collapsed else ""),
+            "undefined" if scores.mean_auc is None else f"{scores.mean_auc:.3f}",
+            f"{scores.mean_auc_findings} of {num_findings}" + (f", {collapsed} collapsed" if collapsed else ""),
         ]
     table.add_row(*means)
     console.print(table)
-    for note in dict.fromkeys(part["note"] for part in parts if part.get("note")):
+    for note in dict.fromkeys(scores.note for scores in sets.values() if scores.note):
         console.print(f"note: {note}")
 
 
 def print_folds(console: Console, summary: pd.DataFrame, run: str) -> None:
-    """Print mean and deviation over folds of each label's AUC; `summary` is that of `summarise_folds`."""
+    """Print mean and standard deviation over folds of each label's AUC; `summary` is that of `save_summary`."""
     split = summary["split_name"].iloc[0]
     title = f"AUC of {run}, split {split}, mean and standard deviation over folds"
     table = Table(title=title, title_justify="left")
-    table.add_column("label")
-    parts = [summary[summary["part"] == part].set_index("label") for part in ("validation", "test")]
-    for name, part in zip(("validation", "test"), parts, strict=True):
-        row = part.iloc[0]
+    table.add_column("label", overflow="fold")
+    sets = {name: summary[summary["part"] == name].set_index("label") for name in SCORED_SETS}
+    for name, rows in sets.items():
+        first = rows.iloc[0]
         table.add_column(
-            f"{name}\n{num_of(row['images'], 'image')}\n{num_of(row['patients'], 'patient')}", justify="right"
+            f"{name}\n{num_of(first['images'], 'image')}\n{num_of(first['patients'], 'patient')}", justify="right"
         )
         table.add_column("folds", justify="right")
-    for label in parts[0].index:
+    for number, label in enumerate(sets[SCORED_SETS[0]].index):
         cells = [label]
-        for part in parts:
-            row = part.loc[label]
+        for rows in sets.values():
+            row = rows.loc[label]
             mark = f" ({row['collapsed']} collapsed)" if row["collapsed"] else ""
-            cells += [_format_spread(row["auc_mean"], row["auc_std"]) + mark, str(int(row["folds"]))]
-        table.add_row(*cells, end_section=label == parts[0].index[0])
+            cells += [format_spread(row["auc_mean"], row["auc_std"]) + mark, str(int(row["folds"]))]
+        table.add_row(*cells, end_section=number == 0)
     console.print(table)
 
 
 def print_ranking(console: Console, ranked: pd.DataFrame) -> None:
-    """Print the runs of a sweep, as `rank_runs` gives them."""
+    """Print the runs of a sweep, as `rank_sweep` gives them."""
     of_first = ranked.iloc[0]
     test = f"{of_first['test_images']:,} test images of {num_of(of_first['test_patients'], 'patient')}"
     title = f"mean AUC of the findings over folds, ranked on validation; split {of_first['test_split_name']}, {test}"
     table = Table(title=title, title_justify="left")
-    for column in ("experiment", "folds", "validation", "test"):
+    for column in ("experiment", "folds", *SCORED_SETS):
         table.add_column(column, justify="right" if table.columns else "left")
     for row in ranked.itertuples():
+        collapsed = f", {row.collapsed} collapsed" if row.collapsed else ""
         spreads = [
-            f"{_format_spread(getattr(row, f'{part}_auc'), getattr(row, f'{part}_auc_std'))} "
-            f"({getattr(row, f'{part}_findings'):.0f} of {len(labels.FINDINGS)}"
-            f"{f', {row.collapsed} collapsed' if row.collapsed else ''})"
-            for part in ("validation", "test")
+            f"{format_spread(getattr(row, f'{name}_auc'), getattr(row, f'{name}_auc_std'))} "
+            f"({getattr(row, f'{name}_findings'):.0f} of {row.of_findings}{collapsed})"
+            for name in SCORED_SETS
         ]
         table.add_row(row.experiment, f"{row.folds} of {row.of}", *spreads)
     console.print(table)
 
 
-def _format_spread(mean: float, deviation: float) -> str:
-    if math.isnan(mean):
-        return "undefined"
-    return f"{mean:.3f}" if math.isnan(deviation) else f"{mean:.3f} \u00b1 {deviation:.3f}"
-
-
-def print_thresholds(console: Console, calibration: Calibration, thresholds: Thresholds) -> None:
+def print_thresholds(console: Console, points: OperatingPoints) -> None:
     """Print the threshold of each label."""
+    calibration, thresholds = points
     origin = thresholds.fitted_on
     table = Table(
         title=f"thresholds by {thresholds.rule} on calibrated probabilities ({calibration.method}), fitted on "
-        f"{origin['images']:,} {origin['part']} images of {num_of(origin['patients'], 'patient')}",
+        f"{origin.images:,} {origin.part} images of {num_of(origin.patients, 'patient')}",
         title_justify="left",
     )
     for column in ("label", "threshold", "remarks"):
@@ -164,38 +195,37 @@ def print_thresholds(console: Console, calibration: Calibration, thresholds: Thr
     console.print(table)
 
 
-def print_comparison(console: Console, runs: list) -> None:
-    """Print the mean AUC of runs in the order of their rank, as `write_comparison` gives them."""
-    from cxrkeras.reports.compare import tabulate
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print the mean AUC of runs in the order of their rank."""
     from cxrkeras.scoring.evaluation import MEAN
+    from cxrkeras.scoring.run_scores import count_collapsed
     from cxrkeras.scoring.scores import explain_collapse
 
-    kind = ", synthetic phantoms" if runs[0].metrics[0]["is_synthetic"] else ""
+    runs, num_findings = comparison.runs, len(comparison.labels.findings)
+    kind = ", synthetic phantoms" if runs[0].folds[0].metrics.is_synthetic else ""
     table = Table(
-        title=f"mean AUC of the findings, split {runs[0].split}{kind}, ranked on validation", title_justify="left"
+        title=f"mean AUC of the findings, split {runs[0].split_name}{kind}, ranked on validation", title_justify="left"
     )
-    means = tabulate(runs).set_index(["label", "part", "run"]).loc[MEAN]
+    means = comparison.table.set_index(["label", "part", "run"]).loc[MEAN]
     table.add_column("run")
     table.add_column("networks", justify="right")
-    parts = ("validation", "test")
-    for part in parts:
-        first = means.loc[(part, runs[0].name)]
-        count = f"{first['findings']:.0f} of {len(labels.FINDINGS)}"
+    for name in SCORED_SETS:
+        first = means.loc[(name, runs[0].name)]
         images, patients = num_of(first["images"], "image"), num_of(first["patients"], "patient")
-        heading = f"{part}, {count}\n{images}\n{patients}"
+        heading = f"{name}, {first['findings']:.0f} of {num_findings}\n{images}\n{patients}"
         table.add_column(heading, justify="right")
     for run in runs:
-        rows = [means.loc[(part, run.name)] for part in parts]
+        rows = [means.loc[(name, run.name)] for name in SCORED_SETS]
         spreads = [
-            _format_spread(row["mean"], row["std"]) + (f" ({row['collapsed']} collapsed)" if row["collapsed"] else "")
+            format_spread(row["mean"], row["std"]) + (f" ({row['collapsed']} collapsed)" if row["collapsed"] else "")
             for row in rows
         ]
         table.add_row(run.name, run.size, *spreads)
     console.print(table)
     for run in runs:
-        if run.collapsed:
-            console.print(f"note: {run.name}: {explain_collapse(run.collapsed)}")
-        if run.is_over_folds:
+        if collapsed := sorted(set().union(*(count_collapsed(run, name) for name in SCORED_SETS))):
+            console.print(f"note: {run.name}: {explain_collapse(collapsed)}")
+        if not run.folds[0].shares_validation:
             console.print(f"note: {run.name} is an ensemble over folds; its validation AUC is the mean of its members'")
 
 
@@ -220,8 +250,7 @@ def print_localisation(console: Console, scores: pd.DataFrame) -> None:
 def print_evaluation(console: Console, evaluation: Evaluation, split_name: str) -> None:
     """Print AUC and average precision of each label with their intervals."""
     predictions = evaluation.predictions
-    counts = f"{num_of(len(predictions.truth), 'image')} of {num_of(predictions.num_patients, 'patient')}"
-    title = f"split {split_name}, {counts}, 95 % intervals"
+    title = f"split {split_name}, {predictions.counts}, 95 % intervals"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in ("label", "AUC", "average precision", "positives", "remarks"):
         table.add_column(column, justify="left" if column in ("label", "remarks") else "right")
@@ -233,7 +262,8 @@ def print_evaluation(console: Console, evaluation: Evaluation, split_name: str) 
             + ("" if math.isnan(row[f"{name}_low"]) else f" ({row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f})")
             for name in ("auc", "average_precision")
         ]
-        positives = "" if math.isnan(row["positives"]) else f"{row['positives']:,.0f}"
+        of_known = f" of {row['known']:,.0f}" if row["known"] < row["images"] else ""
+        positives = "" if math.isnan(row["positives"]) else f"{row['positives']:,.0f}{of_known}"
         table.add_row(str(label), *cells, positives, row["note"])
     console.print(table)
 
@@ -248,7 +278,8 @@ def print_networks(console: Console, networks: Mapping[str, Network]) -> None:
         table.add_column(column, no_wrap=True)
     for name, row in networks.items():
         figures = (f"{row.parameters / 1e6:.1f}", f"{row.gflops:.2f}", str(row.batch), f"{row.cells} x {row.cells}")
-        table.add_row(name, *figures, row.imagenet.origin, row.imagenet.licence)
+        source = row.imagenet
+        table.add_row(name, *figures, *((source.origin, source.licence) if source else ("none", "")))
     console.print(table)
     smallest = max(row.smallest for row in networks.values())
     console.print(

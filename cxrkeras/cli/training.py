@@ -1,13 +1,16 @@
 """Commands that train."""
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from cxrkeras.cli.shell import (
+    BarProgress,
     ExperimentFile,
     Model,
     Records,
@@ -15,22 +18,27 @@ from cxrkeras.cli.shell import (
     Weights,
     app,
     console,
+    hint_resume_on_interrupt,
     load_tensorflow,
-    say_how_to_go_on,
-    show_bar,
+    show_progress,
 )
 from cxrkeras.cli.tables import print_folds, print_networks, print_ranking, print_scores
 from cxrkeras.errors import InputError
 from cxrkeras.files import make_folder
-from cxrkeras.records.find_records import find_records
-from cxrkeras.scoring.find_runs import RUNS_ROOT, TENSORBOARD
+from cxrkeras.scoring.run_files import RUNS_ROOT, TENSORBOARD
+
+if TYPE_CHECKING:  # commands that train nothing should not wait for them
+    from rich.progress import Progress as Bars
+
+    from cxrkeras.config import Experiment
+    from cxrkeras.scoring.run import Fold
 
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 
 @app.command()
 def models() -> None:
-    """List the networks: size, cost, where their ImageNet weights come from, how coarse their Grad-CAM is."""
+    """List the networks: size, cost, source of their ImageNet weights, resolution of their Grad-CAM."""
     from cxrkeras.models.registry import NETWORKS
 
     print_networks(console, NETWORKS)
@@ -45,34 +53,45 @@ def train(
     weights: Weights = None,
     set_: Settings = "",
 ) -> None:
-    """Train one fold, score it on validation and test. The same command again goes on with an unfinished run.
+    """Train one fold, score it on validation and test. The same command again resumes an unfinished run.
 
     For example `train --model efficientnetb0 --set "training.epochs=2 optimiser.learning_rate=3e-4"`.
     """
-    name, resolved = _choose_experiment(model, experiment, records, weights, set_, fold)
-    train_one(resolved, name)
+    name, chosen = _choose_experiment(model, experiment, records, weights, set_, fold)
+    train_and_print(chosen, name)
 
 
-def _choose_experiment(model, experiment, records, weights, overrides, fold=None):
-    """The name and settings of what is to be trained; of a network alone those of its best regime."""
+def _choose_experiment(
+    model: str | None,
+    experiment: str | None,
+    records: str | None,
+    weights: str | None,
+    overrides: str,
+    fold: int | None = None,
+) -> tuple[str, Experiment]:
+    """The name and settings of a training; for a network alone, those of its best recipe."""
     from cxrkeras.config import EXPERIMENTS_ROOT, load_experiment
     from cxrkeras.models.registry import find_network
 
-    if not (model or experiment):
-        raise InputError("which network? Give MODEL=resnet18 (or another), or EXPERIMENT=<a file under experiments/>")
-    name, regime = experiment, experiment
+    name = experiment or model
+    if not name:
+        raise InputError(
+            "which network? Give --model resnet18 (or another) or --experiment <a file under experiments/>; with make "
+            "MODEL= or EXPERIMENT="
+        )
+    recipe = experiment
     if not experiment:
-        name, regime = model, find_network(model).regime
-        if regime and not (EXPERIMENTS_ROOT / f"{regime}.toml").is_file():
-            console.print(f"no {EXPERIMENTS_ROOT / regime}.toml here: taking the default regime")
-            regime = None
-        elif regime:
-            console.print(f"regime: {EXPERIMENTS_ROOT / regime}.toml, the best that is known for {model}")
+        recipe = find_network(name).recipe
+        if recipe and not (EXPERIMENTS_ROOT / f"{recipe}.toml").is_file():
+            console.print(f"no {EXPERIMENTS_ROOT / recipe}.toml here: taking the default recipe")
+            recipe = None
+        elif recipe:
+            console.print(f"recipe: {EXPERIMENTS_ROOT / recipe}.toml, the best known for {model}")
     data = {key: value for key, value in {"records": records, "fold": fold}.items() if value is not None}
     network = {key: value for key, value in {"name": model, "weights": weights}.items() if value is not None}
-    resolved = load_experiment(regime, settings={"data": data, "model": network}, overrides=overrides)
-    find_network(resolved.model.name)  # before the seconds that TensorFlow takes
-    return Path(name).stem, resolved
+    chosen = load_experiment(recipe, settings={"data": data, "model": network}, overrides=overrides)
+    find_network(chosen.model.name)  # before the seconds that TensorFlow takes
+    return Path(name).stem, chosen
 
 
 @app.command()
@@ -83,9 +102,9 @@ def cv(
     weights: Weights = None,
     set_: Settings = "",
 ) -> None:
-    """Train all folds of an experiment, one after the other; mean and deviation of the AUCs at the end.
+    """Train all folds of an experiment, one after the other; mean and standard deviation of the AUCs at the end.
 
-    Folds that are done are skipped, an unfinished one is taken up: after an interruption give the same command.
+    Folds that are done are skipped, an unfinished one is resumed: after an interruption give the same command.
     """
     _sweep(dict([_choose_experiment(model, experiment, records, weights, set_)]))
 
@@ -99,58 +118,62 @@ def sweep(
     weights: Weights = None,
     set_: Settings = "",
 ) -> None:
-    """Train all folds of many experiments and rank them on validation. The same command again goes on.
+    """Train all folds of many experiments and rank them on validation. The same command again resumes.
 
-    The table grows with each fold; it is kept as `sweep-<8 hex digits>.csv` beside the runs.
+    The table grows with each fold; it is kept as `sweep-<8 hex digits>.csv` next to the runs.
     """
     if not experiments:
-        raise InputError('which experiments? Give EXPERIMENTS="a b c", files under experiments/ without .toml')
+        raise InputError(
+            'which experiments? Name files under experiments/ without .toml; with make EXPERIMENTS="a b c"'
+        )
     chosen = {}
     for experiment in experiments:
-        name, resolved = _choose_experiment(None, experiment, records, weights, set_)
-        if chosen.setdefault(name, resolved) != resolved:
+        name, settings = _choose_experiment(None, experiment, records, weights, set_)
+        if chosen.setdefault(name, settings) != settings:
             raise InputError(f"two of the experiments are called {name}: rename one of the files")
     _sweep(chosen)
 
 
-def _sweep(chosen: dict) -> None:
-    from cxrkeras.scoring.find_runs import CROSSVAL
-    from cxrkeras.training.crossval import in_process, plan_here, run_sweep, save_ranking, summarise_folds
+class _SweepProgress(BarProgress):
+    """The bar of a training, and above it one for the epochs of all trainings."""
+
+    def __init__(self, bars: Bars, num_epochs: int):
+        super().__init__(bars)
+        self.whole = bars.add_task("epochs of all trainings", total=num_epochs)
+        self.epochs_before = 0
+
+    def end_epoch(self, done: int) -> None:
+        self.bars.update(self.whole, completed=self.epochs_before + done)
+
+    def end_training(self, epochs: int) -> None:
+        """Count a finished training, of which some epochs may have been left out."""
+        self.epochs_before += epochs
+        self.end_epoch(0)
+
+
+def _sweep(chosen: dict[str, Experiment]) -> None:
+    from cxrkeras.scoring.run_files import CROSSVAL
+    from cxrkeras.scoring.run_scores import save_summary
+    from cxrkeras.training.sweep import PlannedFold, find_finished, plan_in_worker, run_sweep, save_ranking
+    from cxrkeras.training.worker import call_in_process
 
     with console.status("loading TensorFlow, reading the records"):
-        planned = in_process(plan_here, chosen, RUNS_ROOT)
-    runs = list(dict.fromkeys(one.folder.parent for one in planned))
-    num_done = sum(one.is_done for one in planned)
-    console.print(f"{len(planned)} trainings, {num_done} of them done, in {', '.join(str(run) for run in runs)}")
-    with say_how_to_go_on(), show_bar() as progress:
-        all_epochs = sum(one.epochs for one in planned if not one.is_done)
-        whole = progress.add_task("epochs of all trainings", total=all_epochs)
-        task = progress.add_task("starting", total=None)
-        before = 0
+        planned = call_in_process(plan_in_worker, chosen, RUNS_ROOT)
+    folders = list(dict.fromkeys(fold.folder.parent for fold in planned))
+    num_done = sum(fold.is_done for fold in planned)
+    console.print(f"{len(planned)} trainings, {num_done} of them done, in {', '.join(map(str, folders))}")
+    num_epochs = sum(fold.epochs for fold in planned if not fold.is_done)
+    with hint_resume_on_interrupt(), show_progress() as shown:
+        progress = _SweepProgress(shown.bars, num_epochs)
 
-        def tell(message: tuple) -> None:
-            nonlocal before
-            kind, *content = message
-            if kind == "next":
-                progress.console.print(content[0])
-            elif kind == "start":
-                progress.reset(task, description=content[0], total=content[1] or None)
-            elif kind == "advance":
-                progress.advance(task, content[0])
-            elif kind == "say":
-                progress.console.print(f"  {content[0]}")
-            elif kind == "epoch":
-                progress.update(whole, completed=before + content[0])
+        def finished(fold: PlannedFold) -> None:
+            progress.end_training(fold.epochs)
+            print_ranking(progress.bars.console, save_ranking(planned)[0])
 
-        def finished(one) -> None:
-            nonlocal before
-            before += one.epochs
-            progress.update(whole, completed=before)
-            print_ranking(progress.console, save_ranking(planned, RUNS_ROOT)[0])
-
-        run_sweep(planned, RUNS_ROOT, tell, finished)
-    ranked, path = save_ranking(planned, RUNS_ROOT)
-    summaries = [summarise_folds(run) for run in runs]
+        run_sweep(planned, progress=progress, finished=finished)
+    ranked, path = save_ranking(planned)
+    runs = find_finished(planned)
+    summaries = [save_summary(run) for run in runs]
     if len(runs) == 1:
         print_folds(console, summaries[0], runs[0].name)
     else:
@@ -158,7 +181,7 @@ def _sweep(chosen: dict) -> None:
             print_ranking(console, ranked)
         console.print(f"this table: {path}")
     for run in runs:
-        console.print(f"labels over folds: {run / CROSSVAL}")
+        console.print(f"labels over folds: {run.folder / CROSSVAL}")
 
 
 @app.command()
@@ -171,10 +194,10 @@ def experiment(
     from cxrkeras.models.registry import find_network
 
     if not name:
-        raise InputError("which experiment? Give EXPERIMENT=<a file under experiments/, without .toml>")
-    resolved = load_experiment(name, overrides=set_)
-    find_network(resolved.model.name)
-    print(format_experiment(resolved), end="")
+        raise InputError("which experiment? Name a file under experiments/ without .toml; with make EXPERIMENT=")
+    chosen = load_experiment(name, overrides=set_)
+    find_network(chosen.model.name)
+    print(format_experiment(chosen), end="")
 
 
 @app.command()
@@ -184,45 +207,41 @@ def augmentation(
     set_: Settings = "",
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("experiments/augmentation.png"),
 ) -> None:
-    """Draw training images before and after augmentation, eight ways each, to look at."""
+    """Draw training images before and after augmentation, several variants of each, to look at."""
     from cxrkeras.config import load_experiment
+    from cxrkeras.records.folder import open_records
 
     # The network does not matter here, but the settings have one.
     settings = {"model": {} if experiment else {"name": "resnet18"}}
-    resolved = load_experiment(experiment, settings=settings, overrides=set_)
-    folder = find_records(records or resolved.data.records)
+    chosen = load_experiment(experiment, settings=settings, overrides=set_)
+    opened = open_records(records or chosen.data.records)
     if out.is_dir() or out.suffix.lower() not in PICTURES:
         raise InputError(f"--out is a file that ends in {', '.join(PICTURES)}; got {out}")
     load_tensorflow()
     from cxrkeras.training.augmentation_preview import plot_augmentation
 
     make_folder(out.parent)
-    plot_augmentation(resolved, folder).savefig(out)
+    plot_augmentation(chosen, opened).savefig(out)
     console.print(f"saved {out}")
 
 
-def train_one(resolved, name: str) -> Path:
+def train_and_print(experiment: Experiment, name: str) -> Fold:
+    """Train a fold with a bar, and print its scores."""
     load_tensorflow()
-    from cxrkeras.training.fit import Monitor, train_fold
+    from cxrkeras.training.fit import train_fold
 
-    with say_how_to_go_on(), show_bar() as progress:
-        task = progress.add_task("starting", total=None)
-        monitor = Monitor(
-            start=lambda phase, total: progress.reset(task, description=phase, total=total or None),
-            advance=lambda count: progress.advance(task, count),
-            say=lambda sentence: progress.console.print(sentence),
-        )
-        result = train_fold(resolved, name=name, monitor=monitor)
-    print_scores(console, result.metrics)
-    console.print(f"run folder: {result.folder}")
-    return result.folder
+    with hint_resume_on_interrupt(), show_progress() as progress:
+        result = train_fold(experiment, name=name, progress=progress)
+    print_scores(console, result.fold)
+    console.print(f"run folder: {result.fold.folder}")
+    return result.fold
 
 
 @app.command()
 def tensorboard(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 6006) -> None:
     """Open the curves of all runs in TensorBoard."""
     if not list(RUNS_ROOT.glob(f"*/*/{TENSORBOARD}")):
-        raise InputError(f"no run in {RUNS_ROOT} yet: start one with `make demo` or `make train MODEL=...`")
+        raise InputError(f"no run in {RUNS_ROOT} yet: start one with `cxrkeras demo` or `cxrkeras train --model ...`")
     console.print(f"TensorBoard of {RUNS_ROOT} on http://127.0.0.1:{port}, Ctrl-C stops it")
     command = [
         sys.executable,

@@ -1,1 +1,1 @@
-"""What comes before the records: releases, phantoms, folds, single images."""
+"""Everything before the records: data sets on disk, folds, single images."""

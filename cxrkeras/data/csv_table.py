@@ -1,54 +1,55 @@
-"""Reads CSV files of strangers: every value as text, every row with its line in the file."""
+"""Reads CSV files of unknown origin: every value as text, every row with its line in the file."""
 
 import codecs
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from cxrkeras.errors import InputError
 
-_MARKS = {  # byte order marks; that of UTF-32 begins with that of UTF-16
+_BYTE_ORDER_MARKS = {  # UTF-32 before UTF-16, whose mark is a prefix of it
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark. InputError that names what it is."""
+    """Read a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark. Raises InputError."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise InputError(
-            f"cannot read {path}: it is not text in UTF-8 (line {line} has the byte {content[error.start]:#04x}); save "
-            "it as UTF-8"
+            f"cannot read {path}: it is not UTF-8 text (byte {content[error.start]:#04x} on line {line}); save it as "
+            "UTF-8"
         ) from None
     if "\0" in text:
         raise InputError(
-            f"cannot read {path}: it has zero bytes, as UTF-16 without a byte order mark or a damaged file has; save "
+            f"cannot read {path}: it contains zero bytes, so it is UTF-16 without a byte order mark, or damaged; save "
             "it as UTF-8"
         )
     return text
 
 
 def read_csv_table(path: Path, *, num_columns: int | None = None) -> pd.DataFrame:
-    """Read a CSV with commas, semicolons or tabs, whichever its header has, in any encoding of `read_text`.
+    """Read a CSV in any encoding of `read_text`, separated by commas, semicolons, tabs or vertical bars.
 
-    Values are text, never taken for missing; names of columns are stripped; blank lines are left out. The index is the
-    line of the file on which a row begins. With `num_columns` only so many first columns are read, whatever
-    follows them. Raises InputError, by line, for rows with more or fewer fields than the header, and for a name that
-    two columns have.
+    The header decides the separator. Values are text and never interpreted as missing; column names are stripped; blank
+    lines are skipped. The index is the line of the file on which a row begins. With `num_columns` only so many leading
+    columns are read, whatever follows them. Raises InputError, with the line, for rows with more or fewer fields than
+    the header, and for duplicate column names.
     """
     header, rows, lines = [], [], []
     for line, row in _iterate_rows(path):
@@ -58,28 +59,26 @@ def read_csv_table(path: Path, *, num_columns: int | None = None) -> pd.DataFram
         if num_columns and len(row) >= num_columns:
             row = row[:num_columns]
         if len(row) != len(header):
-            more = "more fields than its header: quote what has a separator in it" if len(row) > len(header) else (
-                "fewer fields than its header: fill in what is missing"
-            )  # fmt: skip
-            raise InputError(f"{path}, line {line}: {len(row)} fields where the header has {len(header)}, {more}")
+            hint = "quote fields that contain a separator" if len(row) > len(header) else "fill in the missing fields"
+            raise InputError(f"{path}, line {line}: {len(row)} fields where the header has {len(header)}: {hint}")
         rows.append(row)
         lines.append(line)
-    if again := [name for name in header if name and header.count(name) > 1]:
-        raise InputError(f"{path} has the column {again[0]} {header.count(again[0])} times: keep one")
+    if repeated := [name for name in header if name and header.count(name) > 1]:
+        raise InputError(f"{path} has the column {repeated[0]} {header.count(repeated[0])} times: keep one")
     return pd.DataFrame(rows, index=lines, columns=header, dtype=str)
 
 
 def read_header(path: Path) -> list[str]:
-    """The names of a CSV's columns, stripped; empty for a file that is not a table."""
+    """Read the column names of a CSV, stripped; empty for a file that is not a table."""
     try:
         return next(([name.strip() for name in row] for _, row in _iterate_rows(path)), [])
     except InputError:
         return []
 
 
-def _iterate_rows(path: Path):
-    """The line on which each row begins, and its fields; blank lines are left out."""
-    # pandas' reader does not say on which line a row begins once there are blank lines or quoted line breaks.
+def _iterate_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line on which each row begins, and its fields; blank lines are skipped."""
+    # pandas' reader does not report the line of a row once there are blank lines or quoted line breaks.
     text = read_text(path)
     first = next((line for line in io.StringIO(text) if line.strip()), "")
     separator = max(_SEPARATORS, key=lambda sign: (first.count(sign), sign == ","))
@@ -92,11 +91,11 @@ def _iterate_rows(path: Path):
             before = reader.line_num
     except csv.Error as error:
         raise InputError(
-            f"cannot read {path} as a table with {_SEPARATORS[separator]}, line {before + 1}: {error}"
+            f"cannot read {path} as a table separated by {_SEPARATORS[separator]}, line {before + 1}: {error}"
         ) from None
 
 
 def name_lines(is_wrong: pd.Series) -> str:
-    """The lines of wrong rows, for a message; `is_wrong` has the index of a table of `read_csv_table`."""
+    """Name the lines of wrong rows in a message; `is_wrong` has the index of a table from `read_csv_table`."""
     numbers = is_wrong.index[is_wrong]
     return f"line {numbers[0]}" + (f" and {len(numbers) - 1:,} more" if len(numbers) > 1 else "")

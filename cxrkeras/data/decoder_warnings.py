@@ -1,4 +1,4 @@
-"""Keeps the warnings of libraries that read image files off the screen: they quote the files."""
+"""Silences the warnings of image decoding libraries, which quote the files."""
 
 import re
 import threading
@@ -10,10 +10,10 @@ _lock = threading.Lock()
 
 
 def ignore_decoders() -> None:
-    """Ignore warnings that come from inside of Pillow and pydicom, in the whole process, from now on.
+    """Ignore warnings from inside Pillow and pydicom for the rest of the process.
 
-    `warnings.catch_warnings` around each decode would restore, from one thread, the filters that another one has set
-    meanwhile. Does nothing where the filter is in place already.
+    `warnings.catch_warnings` around each decode is not thread-safe: one thread would restore filters that another has
+    changed meanwhile. Does nothing if the filter is already in place.
     """
     if _FILTER not in warnings.filters:
         with _lock:

@@ -1,12 +1,13 @@
-"""Age, sex and view of an image in the words that data sets use for them."""
+"""Parses age, sex and view as data sets spell them."""
 
 import re
+from collections.abc import Callable
 
 import pandas as pd
 
+from cxrkeras.text import num_of
+
 OLDEST = 120  # years; the NIH release has ages of up to 414
-SEXES = ("F", "M", "other")
-VIEWS = ("PA", "AP", "lateral", "other")
 _UNKNOWN = {"", "nan", "na", "n/a", "none", "null", "unknown", "unk", "u", "-", "?", "not known", "not given"}
 _SEX_WORDS = {
     "F": ("f", "female", "woman", "girl"),
@@ -19,8 +20,8 @@ _VIEW_WORDS = {
     "lateral": ("l", "lat", "lateral", "ll", "rl", "leftlateral", "rightlateral", "lateralleft", "lateralright"),
     "other": ("other", "oblique", "leftoblique", "rightoblique", "lao", "rao", "lpo", "rpo", "lordotic", "decubitus"),
 }
-# Words that say how an image was taken, not from where.
-_BESIDE_VIEW = {
+# Words about how an image was acquired, not about its view.
+_NOT_VIEW_WORDS = {
     "view", "projection", "position", "image", "film", "chest", "cxr", "xray", "x", "ray", "frontal", "erect",
     "upright", "standing", "sitting", "semi", "semierect", "supine", "horizontal", "portable", "mobile", "bedside",
 }  # fmt: skip
@@ -32,34 +33,37 @@ _AGE = re.compile(
 
 
 def parse_sexes(texts: pd.Series) -> tuple[pd.Series, list[str]]:
-    """`F`, `M`, `other` or blank for each text, and notes that name and count what was not understood."""
+    """Parse each text to `F`, `M`, `other` or blank; and notes that list and count unrecognised values."""
     return _parse_each(texts, "sex", _parse_sex, "")
 
 
 def parse_views(texts: pd.Series) -> tuple[pd.Series, list[str]]:
-    """`PA`, `AP`, `lateral`, `other` or blank for each text, and notes; frontal without PA or AP is `other`."""
+    """Parse each text to `PA`, `AP`, `lateral`, `other` or blank, and notes; frontal without PA or AP is `other`."""
     return _parse_each(texts, "view", _parse_view, "")
 
 
 def parse_ages(texts: pd.Series) -> tuple[pd.Series, list[str]]:
-    """Ages in years from `58`, `058Y`, `45 years`, `011M` or `3 weeks`, and notes; NaN for others and over 120."""
+    """Parse `58`, `058Y`, `45 years`, `011M` or `3 weeks` to years, and notes; NaN for other texts and above 120."""
     ages, notes = _parse_each(texts, "age", _parse_age, float("nan"))
     ages = ages.astype(float)
     if too_old := int((ages > OLDEST).sum()):
-        notes.append(f"age: {too_old:,} over {OLDEST} years left blank (the largest is {ages.max():g})")
+        notes.append(f"age: {num_of(too_old, 'value')} above {OLDEST} years left blank (largest: {ages.max():g})")
     return ages.where(ages <= OLDEST), notes
 
 
-def _parse_each(texts: pd.Series, name: str, parse, unknown) -> tuple[pd.Series, list[str]]:
-    """Parse each distinct text; what `parse` gives None for becomes `unknown` and is named."""
+def _parse_each(
+    texts: pd.Series, name: str, parse: Callable[[str], str | float | None], unknown: str | float
+) -> tuple[pd.Series, list[str]]:
+    """Parse each distinct text; where `parse` returns None, the value is `unknown` and the text is listed."""
     texts = texts.str.strip()
     parsed = {text: unknown if text.casefold() in _UNKNOWN else parse(text.casefold()) for text in texts.unique()}
-    strange = texts[texts.map(lambda text: parsed[text] is None).astype(bool)].value_counts()
+    unrecognised = texts[texts.map(lambda text: parsed[text] is None).astype(bool)].value_counts()
     notes = []
-    if len(strange):
-        shown = ", ".join(f"{text!r} ({count:,})" for text, count in strange.head(5).items())
-        more = f" and {len(strange) - 5:,} others" if len(strange) > 5 else ""
-        notes.append(f"{name}: {int(strange.sum()):,} values are not understood and left blank: {shown}{more}")
+    if len(unrecognised):
+        shown = ", ".join(f"{text!r} ({count:,})" for text, count in unrecognised.head(5).items())
+        more = f" and {len(unrecognised) - 5:,} others" if len(unrecognised) > 5 else ""
+        count = num_of(int(unrecognised.sum()), "value", "is")
+        notes.append(f"{name}: {count} not recognised and left blank: {shown}{more}")
     return texts.map({text: unknown if value is None else value for text, value in parsed.items()}), notes
 
 
@@ -69,7 +73,7 @@ def _parse_sex(text: str) -> str | None:
 
 def _parse_view(text: str) -> str | None:
     words = re.findall(r"[^\W\d_]+", text)
-    joined = "".join(word for word in words if word not in _BESIDE_VIEW)
+    joined = "".join(word for word in words if word not in _NOT_VIEW_WORDS)
     if not joined and "frontal" in words:
         return "other"
     return next((view for view, names in _VIEW_WORDS.items() if joined in names), None)

@@ -1,46 +1,46 @@
-"""From deep grey levels to the eight bits of a picture: by tables, and in strips, so that memory stays bounded."""
+"""Converts deep grey levels to 8 bits, by lookup tables and in strips so that memory stays bounded."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-# Percentiles of the levels that become black and white where an image brings no window of its own. By the least and
-# the greatest level one hot pixel, or a marker burnt into a corner, would darken all the rest; a thousandth at each end
-# is less than any anatomy covers.
+# Percentiles of the levels that become black and white in an image without a window of its own. With the minimum and
+# maximum, a single hot pixel or a burnt-in marker would darken everything else; 0.1 % at each end is less than any
+# anatomy covers.
 WINDOW = (0.1, 99.9)
 GREY_WEIGHTS = (19595, 38470, 7471)  # of red, green and blue, over 65,536: those of Pillow's convert("L")
 _STRIP = 2**20  # values
 
 
 def split_strips(length: int) -> Iterator[slice]:
-    """Slices that cover the length, each of a megapixel at most."""
+    """Yield slices that cover the length, each of at most a megapixel."""
     for start in range(0, length, _STRIP):
         yield slice(start, start + _STRIP)
 
 
 def count_words(words: np.ndarray, num: int) -> np.ndarray:
-    """How often each of the words 0 to num - 1 occurs; int64 (num,)."""
+    """Count how often each of the words 0 to num - 1 occurs; int64 (num,)."""
     counts = np.zeros(num, np.int64)
-    for part in split_strips(words.size):
-        counts += np.bincount(words[part], minlength=num)
+    for strip in split_strips(words.size):
+        counts += np.bincount(words[strip], minlength=num)
     return counts
 
 
 def look_up(words: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Replace each word (N,) by its entry in a uint8 table; uint8 (N,)."""
     grey = np.empty(words.size, np.uint8)
-    for part in split_strips(words.size):
-        grey[part] = table[words[part]]
+    for strip in split_strips(words.size):
+        grey[strip] = table[words[strip]]
     return grey
 
 
 def choose_window(levels: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """The levels that become black and white: the percentiles of WINDOW, as `np.percentile` interpolates them.
+    """Choose the levels that become black and white: the percentiles of WINDOW, interpolated as by `np.percentile`.
 
-    levels (K,) occur counts (K,) times. The least and the greatest where the percentiles coincide.
+    levels (K,) occur counts (K,) times. Where the percentiles coincide, the minimum and maximum are used.
     """
-    is_there = counts > 0
-    levels, counts = levels[is_there], counts[is_there]
+    is_present = counts > 0
+    levels, counts = levels[is_present], counts[is_present]
     if not levels.size:
         return 0.0, 0.0
     order = np.argsort(levels, kind="stable")
@@ -53,7 +53,7 @@ def choose_window(levels: np.ndarray, counts: np.ndarray) -> tuple[float, float]
 
 
 def stretch(levels: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Grey 0 to 255, not rounded, of levels from `low` to `high`; black where the two are one."""
+    """Map levels from `low` to `high` to grey 0 to 255, not rounded; black if the two are equal."""
     return np.clip((levels - low) * (255 / (high - low)), 0, 255) if high > low else np.zeros(levels.shape)
 
 

@@ -1,4 +1,4 @@
-"""The stored words of a DICOM image: straight from the file where they are not compressed, else by a decoder."""
+"""The stored words of a DICOM image: read from the file if uncompressed, else from a decoder."""
 
 import io
 from typing import Any
@@ -7,19 +7,19 @@ import numpy as np
 from PIL import Image
 
 from cxrkeras.data.depth import GREY_WEIGHTS, look_up, round_grey, split_strips
-from cxrkeras.data.dicom_header import CANNOT, WANTED, DicomFile, read_elements
+from cxrkeras.data.dicom_header import CANNOT, ELEMENTS, DicomFile, read_elements
 from cxrkeras.data.dicom_window import Depth, read_table
 from cxrkeras.errors import InputError
 
-# Of JPEG and JPEG-LS: start of frame, but neither tables nor extensions.
+# Start-of-frame markers of JPEG and JPEG-LS, without tables and extensions.
 _FRAMES = (*(marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)), 0xF7)
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 
 
 def read_native(content: memoryview, count: int, bits: int, *, is_little: bool, is_swapped: bool) -> np.ndarray:
-    """The first `count` words of uncompressed pixels, unsigned (count,), without a copy where they have whole bytes.
+    """Read the first `count` words of uncompressed pixels, unsigned (count,); without a copy if they are whole bytes.
 
-    bits: allocated for each, 1, 8, 16 or 32; is_swapped: bytes stand in big-endian words. Raises InputError.
+    bits: allocated per word, 1, 8, 16 or 32; is_swapped: bytes are grouped in big-endian words. Raises InputError.
     """
     needed = -(-count * bits // 8)
     if len(content) < needed:
@@ -43,20 +43,20 @@ def decode_frame(file: DicomFile) -> tuple[np.ndarray, bool]:
 
     syntax = UID(file.syntax)
     if not syntax.is_transfer_syntax or not syntax.is_compressed:
-        raise InputError(f"{CANNOT}: they are compressed, and the file does not say how")
+        raise InputError(f"{CANNOT}: they are compressed, and the file does not name the transfer syntax")
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise InputError(f"{CANNOT}: there is no decoder for their compression ({syntax.name})") from None
     try:
-        dataset, _ = read_elements(file.content, file.at, (*WANTED, "PixelData"), stops=False)
+        dataset, _ = read_elements(file.content, file.at, (*ELEMENTS, "PixelData"), stops=False)
         frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    except Exception:  # pydicom raises whatever a damaged file leads it into
-        raise InputError(f"{CANNOT}: damaged, no compressed image is in it") from None
+    except Exception:  # damaged files make pydicom raise exceptions of any type
+        raise InputError(f"{CANNOT}: damaged, it contains no compressed image") from None
     size, bits = _read_frame(frame)
     if size and size != (file.width, file.height):
         raise InputError(
-            f"damaged DICOM file: its header says {file.width} x {file.height}, the image in it {size[0]} x {size[1]}"
+            f"damaged DICOM file: {file.width} x {file.height} by its header, {size[0]} x {size[1]} by the image in it"
         )
     is_deep_extended = syntax == _JPEG_EXTENDED and bits > 8
     plugins = set(decoder.available_plugins) - ({"pillow"} if is_deep_extended else set())  # Pillow's JPEG has 8 bits
@@ -71,13 +71,13 @@ def decode_frame(file: DicomFile) -> tuple[np.ndarray, bool]:
         levels, facts = decoder.as_array(dataset)
         if levels.shape[:2] != (file.height, file.width):
             raise ValueError("another size")
-    except Exception:  # decoders raise whatever a damaged file leads them into
+    except Exception:  # damaged files make decoders raise exceptions of any type
         raise InputError(f"{CANNOT}: the compressed image in it ({syntax.name}) is damaged") from None
     return levels.view(f"u{levels.itemsize}"), facts["photometric_interpretation"] == "RGB"
 
 
 def _decode_with_gdcm(frame: bytes, file: DicomFile) -> np.ndarray:
-    """Decode JPEG Extended of 12 bits; uint16 (height, width). GDCM reads it, but pydicom does not ask it to."""
+    """Decode 12-bit JPEG Extended; uint16 (height, width). GDCM supports it, but pydicom does not use GDCM for it."""
     import gdcm
 
     fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
@@ -98,34 +98,35 @@ def _decode_with_gdcm(frame: bytes, file: DicomFile) -> np.ndarray:
 
 
 def blend_colour(samples: np.ndarray, depth: Depth, *, is_rgb: bool) -> np.ndarray:
-    """Grey of colour samples (N, 3), uint8 (N,): RGB by the weights of `convert("L")`, of YBR the first, which is grey.
+    """Convert colour samples (N, 3) to grey, uint8 (N,): RGB with the weights of `convert("L")`, YBR by its luminance.
 
-    Other than 8 bits are scaled by the bits that they store.
+    Depths other than 8 bits are scaled by the stored bits.
     """
     grey = np.empty(len(samples), np.uint8)
-    for part in split_strips(len(samples)):
-        values = depth.read(samples[part])
+    for strip in split_strips(len(samples)):
+        values = depth.read(samples[strip])
         sums = values @ np.array(GREY_WEIGHTS) if is_rgb else values[:, 0] << 16
         white = ((1 << depth.stored) - 1) << 16
-        grey[part] = (sums + 0x8000) >> 16 if depth.stored == 8 else round_grey(sums * (255 / white))
+        grey[strip] = (sums + 0x8000) >> 16 if depth.stored == 8 else round_grey(sums * (255 / white))
     return grey
 
 
 def apply_palette(words: np.ndarray, depth: Depth, dataset: Any) -> np.ndarray:
-    """Grey of PALETTE COLOR words (N,); uint8 (N,). Raises InputError."""
+    """Convert PALETTE COLOR words (N,) to grey; uint8 (N,). Raises InputError."""
     names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
-    tables = [read_table(dataset, f"{name}Descriptor", f"{name}Data", depth.limits) for name in names]
-    if depth.allocated > 16 or not all(tables):
+    found = [read_table(dataset, f"{name}Descriptor", f"{name}Data", depth.limits) for name in names]
+    tables = [table for table in found if table is not None]
+    if depth.allocated > 16 or len(tables) < len(names):
         raise InputError(f"{CANNOT}: its palette is missing, segmented, or for more than 16 bits")
     values = depth.read(np.arange(1 << depth.allocated))
-    # Some say 16 bits of entries that have 8.
+    # Some files declare 16 bits for 8-bit entries.
     bits = 8 if all(table.entries.max() < 256 for table in tables) else 16
-    levels = sum(table(values) * weight for table, weight in zip(tables, GREY_WEIGHTS, strict=True)) / 2**16
+    levels = np.stack([table(values) for table in tables], axis=1) @ np.array(GREY_WEIGHTS) / 2**16
     return look_up(words, round_grey(levels * (255 / ((1 << bits) - 1))))
 
 
 def _read_frame(frame: bytes) -> tuple[tuple[int, int] | None, int]:
-    """Size (width, height) and bits of a compressed image by its own header; None and 0 of a kind that is not known."""
+    """Read size (width, height) and bits from the header of a compressed image; None and 0 for an unknown format."""
     at = 2
     while frame[:2] == b"\xff\xd8" and at + 9 <= len(frame) and frame[at] == 0xFF:
         marker = frame[at + 1]

@@ -1,7 +1,7 @@
-"""What the stored values of a DICOM image look like: modality, VOI and polarity, as PS3.3 C.7.6.3 and C.11 say.
+"""Renders the stored values of a DICOM image: modality, VOI and polarity, as in PS3.3 C.7.6.3 and C.11.
 
-`pydicom`'s own functions for this turn negative slopes upside down, let the index of 8-bit tables wrap, refuse what
-viewers show, and take gigabytes.
+`pydicom`'s functions for this invert negative slopes, let the index of 8-bit tables wrap, reject files that viewers
+show, and need gigabytes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
@@ -15,12 +15,12 @@ from cxrkeras.data.depth import choose_window, count_words, look_up, round_grey,
 from cxrkeras.errors import InputError
 
 Levels = Callable[[np.ndarray], np.ndarray]  # of float64 values, elementwise
-_SAMPLE = 2**22  # pixels of more than 16 bits that percentiles are taken from
+_SAMPLE = 2**22  # pixels from which percentiles of more than 16 bits are computed
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How a value stands in its word: bits allocated and stored, the highest bit, and whether it has a sign."""
+    """Layout of a value in its word: bits allocated and stored, the high bit, and whether it is signed."""
 
     allocated: int
     stored: int
@@ -29,19 +29,19 @@ class Depth:
 
     @property
     def limits(self) -> tuple[int, int]:
-        """The least and the greatest value that can be stored."""
+        """The smallest and largest value that can be stored."""
         half = 1 << (self.stored - 1)
         return (-half, half - 1) if self.is_signed else (0, 2 * half - 1)
 
     def read(self, words: np.ndarray) -> np.ndarray:
-        """Values of unsigned words, int64: what stands outside of the stored bits is no part of them."""
+        """Extract the values of unsigned words, int64; bits outside the stored ones are ignored."""
         values = words.astype(np.int64) >> (self.high + 1 - self.stored) & ((1 << self.stored) - 1)
         return values - ((values >> (self.stored - 1)) << self.stored) if self.is_signed else values
 
 
 @dataclass(frozen=True)
 class Table:
-    """A lookup table: `entries` (N,) of `bits` each, the first one for the level `first` and all below it."""
+    """A lookup table: `entries` (N,) of `bits` each, the first for level `first` and all levels below."""
 
     first: int
     entries: np.ndarray
@@ -52,21 +52,21 @@ class Table:
 
     @property
     def top(self) -> int:
-        """What is white: the greatest number of its bits, or its greatest entry where it uses fewer bits than it says.
+        """The value of white: the maximum of its bits, or its largest entry if that needs fewer bits than declared.
 
-        Tables of Agfa's announce 16 bits and end at 4095.
+        Agfa's tables declare 16 bits and end at 4095.
         """
-        greatest = int(self.entries.max())
-        return (1 << self.bits) - 1 if greatest.bit_length() == self.bits else greatest
+        largest = int(self.entries.max())
+        return (1 << self.bits) - 1 if largest.bit_length() == self.bits else largest
 
 
 def render_grey(words: np.ndarray, depth: Depth, dataset: Any, *, is_inverted: bool) -> np.ndarray:
-    """Grey levels of stored words (N,), as a viewer shows them; uint8 (N,).
+    """Render stored words (N,) to grey as a viewer does; uint8 (N,).
 
-    Rescale or modality table, then VOI table or window, then inversion (MONOCHROME1); padding is black at the end.
-    Without table and window, percentiles of the levels that are no padding become black and white (`depth.WINDOW`); but
-    8 stored bits without sign and rescale are a finished picture, as secondary captures are, and stay as they are: by
-    the standard, an identity over their whole range. Raises InputError.
+    Rescale or modality table, then VOI table or window, then inversion (MONOCHROME1); padding becomes black last.
+    Without a table or window, percentiles of the levels other than padding become black and white (`depth.WINDOW`).
+    Unsigned values of 8 stored bits without a rescale, as in secondary captures, are already rendered and stay as they
+    are: in the standard, an identity over the whole range. Raises InputError.
     """
     modality = _read_modality(dataset, depth)
     levels_of = modality or (lambda values: values)
@@ -87,22 +87,22 @@ def render_grey(words: np.ndarray, depth: Depth, dataset: Any, *, is_inverted: b
 
     show = show or choose()
 
-    def render(part: np.ndarray) -> np.ndarray:
-        grey = round_grey(show(levels_of(depth.read(part).astype(np.float64))))
-        return np.where(is_padding(part), 0, 255 - grey if is_inverted else grey).astype(np.uint8)
+    def render(some_words: np.ndarray) -> np.ndarray:
+        grey = round_grey(show(levels_of(depth.read(some_words).astype(np.float64))))
+        return np.where(is_padding(some_words), 0, 255 - grey if is_inverted else grey).astype(np.uint8)
 
     if all_words is not None:
         return look_up(words, render(all_words))
     grey = np.empty(words.size, np.uint8)
-    for part in split_strips(words.size):
-        grey[part] = render(words[part])
+    for strip in split_strips(words.size):
+        grey[strip] = render(words[strip])
     return grey
 
 
 def read_table(item: Any, descriptor: str, data: str, limits: Iterable[float]) -> Table | None:
-    """A lookup table, None where it is empty; `limits` are the least and the greatest level that it is for.
+    """Read a lookup table, None if it is empty; `limits` are the smallest and largest level that it applies to.
 
-    Read from the bytes, as what is called a signed or an unsigned word in a file often is the other one.
+    Reads raw bytes, because files often declare signed words as unsigned, or the reverse.
     """
     described, raw = _read_words(item, descriptor), _read_raw(item, data)
     if described is None or len(described) < 3 or not raw:
@@ -118,27 +118,27 @@ def read_table(item: Any, descriptor: str, data: str, limits: Iterable[float]) -
     entries = entries[:count].astype(np.float64)
     if not entries.size:
         return None
-    # The candidate under which more of the levels meet the table is what the first one means.
+    # The first level may be signed or not: take the reading under which the table covers more levels.
     low, high = limits
     first = max((first, first - 2**16), key=lambda start: min(high, start + count - 1) - max(low, start))
     return Table(first, entries, bits if 0 < bits <= 16 else max(int(entries.max()).bit_length(), 1))
 
 
 def read_number(dataset: Any, name: str) -> float | None:
-    """The first value of an element as a number, NaN where it is none; None where there is no element or no value."""
+    """Read the first value of an element as a number; NaN if it is not a number, None if it is missing or empty."""
     raw = _read_raw(dataset, name)
     try:
         value = dataset.get(name)
         return float(value[0] if isinstance(value, MutableSequence) else value) if value not in (None, "") else None
-    except Exception:  # pydicom raises whatever it meets; one value may be right where another is none
+    except Exception:  # pydicom raises exceptions of any type, even if only another value of the element is invalid
         try:
-            return float(raw.split(b"\\")[0])
-        except (AttributeError, ValueError):
+            return float(raw.split(b"\\")[0]) if raw is not None else float("nan")
+        except ValueError:
             return float("nan")
 
 
 def _read_raw(dataset: Any, name: str) -> bytes | None:
-    """The bytes of an element, as long as pydicom has not made values of them."""
+    """Read the bytes of an element that pydicom has not converted to values yet."""
     from pydicom.datadict import tag_for_keyword
 
     tag = tag_for_keyword(name)
@@ -147,7 +147,7 @@ def _read_raw(dataset: Any, name: str) -> bytes | None:
 
 
 def _read_words(dataset: Any, name: str) -> np.ndarray | None:
-    """The 16-bit words of an element without sign; None where there are none."""
+    """Read the unsigned 16-bit words of an element; None if there are none."""
     from pydicom.datadict import tag_for_keyword
 
     raw = _read_raw(dataset, name)
@@ -157,7 +157,7 @@ def _read_words(dataset: Any, name: str) -> np.ndarray | None:
 
 
 def _first_items(dataset: Any, sequence: str) -> Iterator[Any]:
-    """The items of a sequence in an image's own header, or in functional groups: those of all frames, of the first."""
+    """Yield the items of a sequence in the header, in the shared functional groups, and in those of the first frame."""
     yield from dataset.get(sequence) or ()
     for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for group in (dataset.get(groups) or ())[:1]:
@@ -165,7 +165,7 @@ def _first_items(dataset: Any, sequence: str) -> Iterator[Any]:
 
 
 def _read_modality(dataset: Any, depth: Depth) -> Levels | None:
-    """Stored values to levels: a table, or a line; None where there is neither, or the line is the identity."""
+    """Read the map from stored values to levels, a table or a line; None for neither, or for the identity."""
     for item in _first_items(dataset, "ModalityLUTSequence"):
         if table := read_table(item, "LUTDescriptor", "LUTData", depth.limits):
             return table
@@ -175,7 +175,7 @@ def _read_modality(dataset: Any, depth: Depth) -> Levels | None:
             continue
         slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
         if not (np.isfinite(slope) and np.isfinite(intercept)) or slope == 0:
-            raise InputError("the rescale slope or intercept of this DICOM file is no number, or the slope is 0")
+            raise InputError("the rescale slope or intercept of this DICOM file is not a number, or the slope is 0")
         return None if (slope, intercept) == (1, 0) else partial(_rescale, slope, intercept)
     return None
 
@@ -185,7 +185,7 @@ def _rescale(slope: float, intercept: float, values: np.ndarray) -> np.ndarray:
 
 
 def _read_voi(dataset: Any, limits: list[float]) -> Levels | None:
-    """Levels, from the least to the greatest of `limits`, to grey 0 to 255; None where there is no table or window."""
+    """Read the map from levels within `limits` to grey 0 to 255; None without a table or window."""
     sources = (dataset, *_first_items(dataset, "FrameVOILUTSequence"))
     for source in sources:
         for item in source.get("VOILUTSequence") or ():
@@ -199,9 +199,9 @@ def _read_voi(dataset: Any, limits: list[float]) -> Levels | None:
 
 
 def _build_window(center: float, width: float, function: str) -> Levels:
-    """The window functions of PS3.3 C.11.2.1.2; one that is not known, or empty, is LINEAR.
+    """Build a window function of PS3.3 C.11.2.1.2; an unknown or empty name means LINEAR.
 
-    LINEAR is for widths of 1 and more. Images in calibrated units have narrower ones, shown as LINEAR_EXACT.
+    LINEAR needs a width of at least 1. Narrower windows, in images of calibrated units, are shown as LINEAR_EXACT.
     """
     if function == "SIGMOID":
         return lambda levels: 255 / (1 + np.exp(np.clip(-4 * (levels - center) / width, -700, 700)))
@@ -213,7 +213,7 @@ def _build_window(center: float, width: float, function: str) -> Levels:
 
 
 def _read_padding(dataset: Any, depth: Depth) -> Levels:
-    """A function of words: which of them are padding, by PixelPaddingValue and PixelPaddingRangeLimit."""
+    """Build a function that marks the padding in words, by PixelPaddingValue and PixelPaddingRangeLimit."""
     raw, limit = _read_words(dataset, "PixelPaddingValue"), _read_words(dataset, "PixelPaddingRangeLimit")
     if raw is None:
         return lambda words: np.zeros(words.shape, bool)
@@ -222,7 +222,7 @@ def _read_padding(dataset: Any, depth: Depth) -> Levels:
 
     def is_padding(words: np.ndarray) -> np.ndarray:
         values = depth.read(words)
-        # Some pad with a word that has more bits than they store.
+        # Some files pad with a word of more bits than they store.
         return (values >= low) & (values <= high) | (words == raw[0])
 
     return is_padding

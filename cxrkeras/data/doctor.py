@@ -1,63 +1,71 @@
-"""Examines a data folder: what it is, what is odd about it, and what would make a result wrong."""
+"""Examines a data folder: what it contains, what is unusual, and what would invalidate results."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cxrkeras import labels
-from cxrkeras.data.dataset import TEST, Release
+from cxrkeras.data.dataset import TEST, Dataset, count_values
 from cxrkeras.data.images import decode_image, open_image, read_header
-from cxrkeras.data.nih_tables import LABEL_FILES, OFFICIAL_SPLIT
-from cxrkeras.data.release import survey_release
+from cxrkeras.data.nih_tables import LABEL_COUNTS, LABEL_FILES, OFFICIAL_SPLIT
+from cxrkeras.data.readers import survey_dataset
 from cxrkeras.errors import InputError
+from cxrkeras.labels import LabelSet
+from cxrkeras.progress import SILENT, Progress
 from cxrkeras.text import num_of
 
 RELEASE_IMAGES = 112_120
 RELEASE_PIXELS = (1024, 1024)
 OWN_TABLE = "a table of your own"
-NEARLY_BLANK = 3.0  # standard deviation of the grey levels
-# Labels whose counts tell the two label files of the whole release apart.
-LABEL_COUNTS = {
-    "2017 (the older one)": {labels.EFFUSION: 13307, labels.PNEUMONIA: 1353, labels.NO_FINDING: 60412},
-    "v2020 (the corrected one)": {labels.EFFUSION: 13317, labels.PNEUMONIA: 1431, labels.NO_FINDING: 60361},
-}
-IMPLICATION = "The two label files differ on 181 images: compare only results that were made with the same one."
+NEARLY_BLANK = 3.0  # standard deviation (SD) of the grey levels
+IMPLICATION = "The two label files differ on 181 images: compare only results based on the same file."
 
 
 def examine_folder(
-    folder: Path, *, is_opening: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+    folder: Path,
+    *,
+    is_opening: bool = False,
+    ignore: Sequence[str] = (),
+    normal: str | None = None,
+    progress: Progress = SILENT,
 ) -> dict:
     """Examine a data folder.
 
-    With `is_opening` every image is decoded, to find odd ones and duplicates; `progress` is called with the
-    images opened and all. Returns plain JSON values: `errors`, sentences about what would make a result wrong;
-    `notes`, sentences about what is merely so; and, unless the tables cannot be read at all, `label_file`, `images`,
-    `patients`, `ages`, `sexes`, `views`, `splits`, `lists`, `boxes` and `odd_images`.
+    With `is_opening` every image is decoded, to find unusual ones and duplicates. Returns plain JSON values:
+    `errors`, sentences about what would invalidate results; `notes`, sentences about anything else worth knowing; and,
+    unless the tables cannot be read at all, `label_file`, `labels`, `images`, `patients`, `ages`, `sexes`, `views`,
+    `splits`, `lists`, `boxes` and `odd_images`.
     """
     try:
-        release = survey_release(folder)
+        dataset = survey_dataset(folder, ignore=ignore, normal=normal)
     except InputError as error:
         return {"folder": str(folder), "errors": [str(error)], "notes": []}
-    table = release.table
+    found = _describe_dataset(dataset)
+    found["odd_images"] = _find_odd_images(dataset, progress) if is_opening else None
+    _judge(found, dataset)
+    return found
+
+
+def _describe_dataset(dataset: Dataset) -> dict:
+    table = dataset.table
     per_patient = table.groupby("patient_id").size()
-    found = {
-        "folder": str(folder),
-        "errors": list(release.errors),
-        "notes": list(release.notes),
-        "is_synthetic": release.is_synthetic,
+    return {
+        "folder": str(dataset.folder),
+        "errors": list(dataset.errors),
+        "notes": list(dataset.notes),
+        "is_synthetic": dataset.is_synthetic,
         "label_file": {
-            "name": release.label_file,
-            "is_release": release.label_file in LABEL_FILES,
-            "version": _label_version(release),
+            "name": dataset.label_file,
+            "is_release": dataset.label_file in LABEL_FILES,
+            "version": _label_version(dataset),
         },
         "images": {
-            "listed": release.listed["rows"],
+            "listed": dataset.listed["rows"],
             "found": len(table),
-            "missing": release.listed["missing"],
+            "missing": dataset.listed["missing"],
         },
         "patients": {
             "count": len(per_patient),
@@ -71,41 +79,38 @@ def examine_folder(
         },
         "sexes": _counts(table["sex"]),
         "views": _counts(table["view"]),
-        "split_name": release.split_name,
-        "lists": release.lists,
-        "splits": {name: _describe_split(part) for name, part in table.groupby("split")},
-        "boxes": _counts(release.boxes["label"]),
-        "odd_images": _odd_images(release, progress) if is_opening else None,
+        "split_name": dataset.split_name,
+        "lists": dataset.lists,
+        "labels": list(dataset.labels),
+        "no_finding": dataset.labels.no_finding,
+        "splits": {name: _describe_split(rows, dataset.labels) for name, rows in table.groupby("split")},
+        "boxes": _counts(dataset.boxes["label"]),
     }
-    _judge(found, release)
-    return found
 
 
-def _judge(found: dict, release: Release) -> None:
-    """Turn figures into sentences."""
+def _judge(found: dict, dataset: Dataset) -> None:
+    """Add errors and notes about the figures."""
     notes, errors = found["notes"], found["errors"]
     version = found["label_file"]["version"]
-    if version != OWN_TABLE and not release.is_synthetic:
+    if version != OWN_TABLE and not dataset.is_synthetic:
         notes.append(f"the label file is {version}. {IMPLICATION}")
-    if release.split_name == OFFICIAL_SPLIT and release.listed["rows"] < RELEASE_IMAGES:
+    if dataset.split_name == OFFICIAL_SPLIT and dataset.listed["rows"] < RELEASE_IMAGES:
         errors.append(
-            f"{release.label_file} was cut short: it has {num_of(release.listed['rows'], 'row')}, and the "
-            "official lists name "
-            f"{num_of(RELEASE_IMAGES, 'image')}"
+            f"{dataset.label_file} is truncated: it has {num_of(dataset.listed['rows'], 'row')}, and the official "
+            f"lists name {num_of(RELEASE_IMAGES, 'image')}"
         )
-    if not release.errors:
+    if not dataset.errors:
         notes.append("no patient is in both splits")
-    if release.lists and not release.lists["in_neither"]:
-        notes.append("the split lists are complete: each row of the label file is in one of them")
+    if dataset.lists and not dataset.lists["in_neither"]:
+        notes.append("the split lists are complete: every row of the label file is in one of them")
     if found["odd_images"]:
         pairs = found["odd_images"]["shared_pictures"]
         if pairs:
             shown = "; ".join(f"{first} and {second}" for first, second in pairs[:3])
             errors.append(
-                f"{num_of(len(pairs), 'picture', 'is')} there under two patients, one in the training and one in "
-                "the test set "
-                f"(first: {shown}): a network would be tested on what it learned; `records` leaves them out with "
-                "DUPLICATES=drop"
+                "identical images under two patients, one in the training and one in the test set: "
+                f"{num_of(len(pairs), 'pair')} (first: {shown}); a network would be tested on images it was trained "
+                "on. `cxrkeras records --duplicates drop` leaves them out"
             )
     if found["odd_images"] and found["odd_images"]["unreadable"]:
         notes.append(
@@ -113,23 +118,29 @@ def _judge(found: dict, release: Release) -> None:
         )
 
 
-def _label_version(release: Release) -> str:
-    if release.is_synthetic:
+def _label_version(dataset: Dataset) -> str:
+    if dataset.is_synthetic:
         return "synthetic phantoms"
-    if release.label_file not in LABEL_FILES:
+    if dataset.label_file not in LABEL_FILES:
         return OWN_TABLE
     for version, counts in LABEL_COUNTS.items():
-        if all(release.listed[label] == count for label, count in counts.items()):
+        if all(dataset.listed[label] == count for label, count in counts.items()):
             return version
-    return "neither of the whole release, by its counts"
+    return "neither version of the whole release, by its counts"
 
 
-def _describe_split(part: pd.DataFrame) -> dict:
+def _describe_split(rows: pd.DataFrame, label_set: LabelSet) -> dict:
+    counts = count_values(rows, label_set)
+    known = counts["present"] + counts["absent"]
+    shares = {label: present / total if total else None for label, present, total in
+              zip(label_set, counts["present"].tolist(), known.tolist(), strict=True)}  # fmt: skip
     return {
-        "images": len(part),
-        "patients": int(part["patient_id"].nunique()),
-        "prevalence": {label: float(part[label].mean()) for label in labels.LABELS},
-        "views": _counts(part["view"]),
+        "images": len(rows),
+        "patients": int(rows["patient_id"].nunique()),
+        "prevalence": shares,  # among the images whose label is known
+        "uncertain": {label: int(count) for label, count in counts["uncertain"].items() if count},
+        "unknown": {label: int(count) for label, count in counts["unknown"].items() if count},
+        "views": _counts(rows["view"]),
     }
 
 
@@ -141,31 +152,31 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 2)
 
 
-def _odd_images(release: Release, progress: Callable[[int, int], None]) -> dict:
-    """Decode every image and sort out what is not as the release has it; lists of image ids, other sizes by size.
+def _find_odd_images(dataset: Dataset, progress: Progress) -> dict:
+    """Decode every image and list those unlike the release, as image ids by kind; other sizes by size.
 
-    `duplicates` are the images of equal pixels, `shared_pictures` the pairs of them, without constant images, that
-    belong to two patients on two sides of the split.
+    `duplicates` are groups of images with equal pixels; `shared_pictures` are pairs of them, constant images excepted,
+    that belong to two patients on two sides of the split.
     """
-    table = release.table
-    usual = RELEASE_PIXELS if release.label_file in LABEL_FILES else None
+    table = dataset.table
+    expected_size = RELEASE_PIXELS if dataset.label_file in LABEL_FILES else None
     odd = {kind: [] for kind in ("colour", "four_channels", "more_than_8_bits", "nearly_blank")}
     other_sizes, unreadable, by_content, constant = {}, {}, {}, set()
+    rows = table[["image_id", "patient_id", "split"]].itertuples()
+    advance = progress.start("opening images", len(table))
     with ThreadPoolExecutor() as pool:
-        for done, (row, seen) in enumerate(
-            zip(table.itertuples(), pool.map(_look_at, table["path"], chunksize=1), strict=True), 1
-        ):
-            if isinstance(seen, str):
-                unreadable[row.image_id] = seen
+        for row, found in zip(rows, pool.map(_examine_image, table["path"], chunksize=1), strict=True):
+            if isinstance(found, str):
+                unreadable[row.image_id] = found
             else:
-                for kind in seen["kinds"]:
+                for kind in found["kinds"]:
                     odd[kind].append(row.image_id)
-                if seen["size"] != usual:
-                    other_sizes.setdefault("{} x {}".format(*seen["size"]), []).append(row.image_id)
-                by_content.setdefault(seen["digest"], []).append(row)
-                if seen["is_constant"]:
-                    constant.add(seen["digest"])
-            progress(done, len(table))
+                if found["size"] != expected_size:
+                    other_sizes.setdefault("{} x {}".format(*found["size"]), []).append(row.image_id)
+                by_content.setdefault(found["digest"], []).append(row)
+                if found["is_constant"]:
+                    constant.add(found["digest"])
+            advance()
     groups = {digest: rows for digest, rows in by_content.items() if len(rows) > 1}
     shared = [
         (train.image_id, test.image_id)
@@ -184,7 +195,7 @@ def _odd_images(release: Release, progress: Callable[[int, int], None]) -> dict:
     }
 
 
-def _look_at(path: str) -> dict | str:
+def _examine_image(path: str) -> dict | str:
     try:
         with open_image(Path(path)) as content:
             header, grey = read_header(content), decode_image(content)
@@ -201,7 +212,7 @@ def _look_at(path: str) -> dict | str:
     size = (header.width, header.height)
     digest = hashlib.sha256(repr(size).encode() + grey.tobytes()).hexdigest()
     return {
-        "kinds": [kind for kind, is_so in kinds.items() if is_so],
+        "kinds": [kind for kind, applies in kinds.items() if applies],
         "size": size,
         "digest": digest,
         "is_constant": bool(grey.min() == grey.max()),

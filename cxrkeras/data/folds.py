@@ -1,4 +1,4 @@
-"""Splits by patient: folds for cross-validation, and a test set where a data set has none."""
+"""Splits by patient: folds for cross-validation, and a test set for data sets without one."""
 
 import numpy as np
 import pandas as pd
@@ -9,18 +9,19 @@ from cxrkeras.errors import InputError
 from cxrkeras.text import num_of
 
 TEST_SHARE = 0.2
-# How patients are assigned: each by a hash of its own id, so that nobody moves when the data grow, or shuffled, so
-# that the parts are as equal as can be.
+# How patients are assigned: each by a hash of its id, so that no patient moves when the data grow, or shuffled, so
+# that the subsets are as equal as possible.
 HASHED, GROUPED = SPLIT_RULES = ("hashed", "grouped")
 
 
 def check_split_rule(rule: str) -> None:
+    """Raise InputError for an unknown split rule."""
     if rule not in SPLIT_RULES:
-        raise InputError(f"the split rule is {' or '.join(SPLIT_RULES)}; got {rule!r}")
+        raise InputError(f"the split rule must be {' or '.join(SPLIT_RULES)}; got {rule!r}")
 
 
 def parse_split_name(name: str) -> tuple[str, int] | None:
-    """Rule and seed of a split that was chosen here, as `hashed-20-0`; None for one that a data set brings."""
+    """Parse rule and seed of a split chosen here, as `hashed-20-0`; None for a split that came with the data."""
     rule, _, numbers = name.partition("-")
     share, _, seed = numbers.partition("-")
     return (rule, int(seed)) if rule in SPLIT_RULES and share.isdigit() and seed.isdigit() else None
@@ -31,15 +32,15 @@ def assign_folds(
 ) -> np.ndarray:
     """Give every image the fold of its patient; int64 (N,) of 0 to num_folds - 1.
 
-    grouped: patients are shuffled by the seed and folds have as equal a number of them as can be (GroupKFold of
-    scikit-learn); hashed: the fold of a patient depends on its id, the namespace, the seed and the number of folds
-    alone, but where a fold would be empty the patient nearest to it goes there. Raises InputError with fewer patients
-    than folds, or fewer than two folds.
+    grouped: patients are shuffled by the seed, in folds of nearly equal numbers of patients (scikit-learn's
+    GroupKFold). hashed: the fold of a patient depends only on its id, the namespace, the seed and the number of folds,
+    except that an empty fold takes the patient nearest to it. Raises InputError for fewer than two folds, or more folds
+    than patients.
     """
     patients, of_image = np.unique(patient_ids, return_inverse=True)
     if not 2 <= num_folds <= len(patients):
         raise InputError(
-            f"the folds must be 2 to the {num_of(len(patients), 'patient')} outside the test set; got {num_folds}"
+            f"folds must be 2 to {len(patients):,}, the number of patients outside the test set; got {num_folds}"
         )
     if rule == HASHED:
         shares = draw_shares(namespace, map(str, patients), seed, "fold")
@@ -52,20 +53,20 @@ def assign_folds(
 
 
 def _fill_empty(shares: np.ndarray, num_folds: int) -> np.ndarray:
-    """Folds of patients with shares (P,) from 0 to 1: equal intervals, none without a patient."""
+    """Assign patients with shares (P,) from 0 to 1 to folds, by equal intervals and without empty folds."""
     folds = np.minimum((shares * num_folds).astype(np.int64), num_folds - 1)
     for empty in np.setdiff1d(np.arange(num_folds), folds):
         distance = np.abs(shares - (empty + 0.5) / num_folds)
-        distance[np.bincount(folds, minlength=num_folds)[folds] == 1] = np.inf  # it would leave its own fold empty
+        distance[np.bincount(folds, minlength=num_folds)[folds] == 1] = np.inf  # would leave its own fold empty
         folds[distance.argmin()] = empty
     return folds
 
 
 def choose_test_set(patient_ids: np.ndarray, namespace: str, rule: str, seed: int) -> np.ndarray:
-    """Choose a fifth of the patients for testing, by one of SPLIT_RULES; bool (N,), true for their images.
+    """Choose a fifth of the patients as test set, by one of SPLIT_RULES; bool (N,), true for their images.
 
-    By the hash of each patient, the share is a fifth only about; if a side would be empty, the patient nearest to the
-    border goes there.
+    With hashed, the share is only approximately a fifth; if a side would be empty, it takes the patient nearest to the
+    border.
     """
     patients, of_image = np.unique(patient_ids, return_inverse=True)
     if len(patients) < 2:
@@ -91,7 +92,6 @@ def check_patients(table: pd.DataFrame) -> None:
     shared = sides.index[sides > 1]
     if len(shared):
         raise InputError(
-            f"{num_of(len(shared), 'patient', 'is')} on two sides of a split (first: {shared[0]}): every score "
-            "would be too good; "
-            "fix the split lists so that all images of a patient are in one of them"
+            f"{num_of(len(shared), 'patient', 'is')} on two sides of a split (first: {shared[0]}), which biases every "
+            "score; fix the split lists so that all images of a patient are in one of them"
         )

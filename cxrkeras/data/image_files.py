@@ -1,4 +1,4 @@
-"""Finds the image files that a table names."""
+"""Locates the image files that a table names."""
 
 import hashlib
 import os
@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxrkeras.text import num_of
+
 
 @dataclass
 class Located:
     """Where the images of a table are.
 
-    ids: what identifies each, the name that the table gives or the path from the data folder; paths: of the files, None
-    where there is none; errors: sentences about names that fit several files; hints: sentences about files that
-    nearly fit a missing name.
+    ids: the name in the table or the path relative to the data folder; paths: of the files, None where there is none;
+    errors: sentences about names that match several files; hints: sentences about files that nearly match a missing
+    name.
     """
 
     ids: list[str]
@@ -27,14 +29,14 @@ class Located:
 
 
 def list_folder(folder: Path) -> list[str]:
-    """Paths from `folder`, `/`-separated, of all files in it and below; links are followed, hidden ones left out."""
-    found, seen = [], set()
+    """List the files in and below `folder`, as `/`-separated relative paths; follows links, skips hidden files."""
+    found, visited = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
-        if real in seen:  # a link to a folder above it
+        if real in visited:  # a link to a parent folder
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(root, folder).replace(os.sep, "/")
         found += [posixpath.normpath(f"{inside}/{name}") for name in files if not name.startswith(".")]
@@ -42,7 +44,7 @@ def list_folder(folder: Path) -> list[str]:
 
 
 def list_files(folder: Path, roots: Iterable[Path]) -> list[str]:
-    """Paths from `folder` of the files that lie directly in one of its folders `roots`."""
+    """List the files directly in one of the folders `roots` of `folder`, as relative paths."""
     found = []
     for root in dict.fromkeys(roots):
         if root.is_dir():
@@ -52,11 +54,11 @@ def list_files(folder: Path, roots: Iterable[Path]) -> list[str]:
 
 
 def locate_images(names: pd.Series, folder: Path, files: list[str]) -> Located:
-    """Find the file of each name among `files`, paths from `folder`.
+    """Locate the file of each name among `files`, paths relative to `folder`.
 
-    A bare name may lie anywhere, and is an error where it lies in two folders with different content. A path, with `/`
-    or `\\`, is one from the folder; where none of them is there, leading folders are dropped, or added, if exactly
-    one file then fits each. Endings match in any case.
+    A bare name may be in any folder; two files of that name with different content are an error. A path, with `/` or
+    `\\`, is relative to the folder; if none of the paths exists, leading folders are dropped or added as long as each
+    path then matches exactly one file. File extensions match in any case.
     """
     known = _Files(folder, files)
     ids, paths, ambiguous = [], [], {}
@@ -79,9 +81,9 @@ def locate_images(names: pd.Series, folder: Path, files: list[str]) -> Located:
     if ambiguous:
         name, candidates = next(iter(ambiguous.items()))
         errors.append(
-            f"{len(ambiguous):,} names are in several folders with different content (first: {name}, as "
-            f"{' and as '.join(candidates[:3])}): give paths from the data folder in place of names, or take away what "
-            "is not an image of the set"
+            f"{num_of(len(ambiguous), 'name', 'is')} in several folders with different content (first: {name}, as "
+            f"{' and as '.join(candidates[:3])}): use paths relative to the data folder instead of names, or remove "
+            "files that do not belong to the data set"
         )
     return Located(ids, paths, errors, known.hint(missing))
 
@@ -91,9 +93,9 @@ def _clean(name: str) -> str:
 
 
 def _key(path: str) -> str:
-    """A path with its ending in lower case."""
-    stem, ending = posixpath.splitext(path)
-    return stem + ending.lower()
+    """Return a path with its extension in lower case."""
+    stem, extension = posixpath.splitext(path)
+    return stem + extension.lower()
 
 
 class _Files:
@@ -115,18 +117,18 @@ class _Files:
             self.by_path_key.setdefault(_key(_clean(file)), file)
 
     def find_path(self, path: str) -> str | None:
-        """The file of a path from the folder."""
+        """Find the file of a path relative to the folder."""
         path = posixpath.normpath(path)
         return self.by_path.get(path) or self.by_path_key.get(_key(path))
 
     def find(self, name: str) -> list[str]:
-        """Files of a bare name, those with the very same ending before others."""
+        """Find the files of a bare name, preferably with exactly the same extension."""
         return self.by_name.get(name) or self.by_key.get(_key(name), [])
 
-    def find_ending(self, parts: tuple[str, ...]) -> list[str]:
-        """Files whose path ends in these folders and name."""
-        tail = "/" + _key("/".join(parts))
-        return [file for file in self.by_key.get(_key(parts[-1]), []) if ("/" + _key(_clean(file))).endswith(tail)]
+    def find_suffix(self, names: tuple[str, ...]) -> list[str]:
+        """Find the files whose path ends in these folders and name."""
+        tail = "/" + _key("/".join(names))
+        return [file for file in self.by_key.get(_key(names[-1]), []) if ("/" + _key(_clean(file))).endswith(tail)]
 
     def are_equal(self, files: list[str]) -> bool:
         """Whether the files have the same bytes."""
@@ -143,32 +145,32 @@ class _Files:
         return len(digests) == 1
 
     def hint(self, missing: list[str]) -> list[str]:
-        """Sentences about missing names whose stem is there with another ending."""
+        """Describe missing names whose stem exists with another extension."""
         near = {}
         for text in missing:
             name = posixpath.basename(text)
-            stem, ending = posixpath.splitext(name)
-            files = self.by_stem.get(stem) or (self.by_stem.get(name) if not ending else None)
+            stem, extension = posixpath.splitext(name)
+            files = self.by_stem.get(stem) or (self.by_stem.get(name) if not extension else None)
             if files:
                 near[text] = files[0]
         if not near:
             return []
         name, file = next(iter(near.items()))
-        return [f"{len(near):,} of the missing names are there with another ending (first: {name} as {file})"]
+        return [f"{num_of(len(near), 'missing name', 'has')} a file with another extension (first: {name} as {file})"]
 
 
 def _resolve_paths(texts: list[str], known: _Files) -> dict[str, str | None]:
-    """The file of each text with folders in it."""
+    """Find the file of each path."""
     found = {text: known.find_path(text) for text in dict.fromkeys(texts)}
     for text, file in found.items():
-        if file is None and os.path.isfile(known.folder / text):  # hidden, or outside of the folder
+        if file is None and os.path.isfile(known.folder / text):  # hidden, or outside the folder
             found[text] = os.path.relpath(known.folder / text, known.folder).replace(os.sep, "/")
     if not found or any(found.values()):
         return found
-    parts = {text: tuple(part for part in text.split("/") if part not in ("", ".")) for text in found}
-    deepest = min(len(names) for names in parts.values())
-    for dropped in range(deepest):  # with none dropped, leading folders may be missing in the table
-        fitting = {text: known.find_ending(names[dropped:]) for text, names in parts.items()}
-        if all(len(files) == 1 for files in fitting.values()):
-            return {text: files[0] for text, files in fitting.items()}
+    components = {text: tuple(name for name in text.split("/") if name not in ("", ".")) for text in found}
+    deepest = min(len(names) for names in components.values())
+    for dropped in range(deepest):  # with none dropped, the table may lack leading folders
+        matching = {text: known.find_suffix(names[dropped:]) for text, names in components.items()}
+        if all(len(files) == 1 for files in matching.values()):
+            return {text: files[0] for text, files in matching.items()}
     return found

@@ -1,14 +1,14 @@
-"""The one way from the bytes of an image file to the pixels a network sees."""
+"""The only path from the bytes of an image file to the pixels that a network sees."""
 
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from cxrkeras.data.decoder_warnings import ignore_decoders
 from cxrkeras.data.depth import GREY_WEIGHTS, choose_window, count_words, look_up, round_grey, stretch
@@ -25,17 +25,20 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ON_ITS_SIDE = tuple(_TURNS[number] for number in (5, 6, 7, 8))
+_TRANSPOSED = tuple(_TURNS[number] for number in (5, 6, 7, 8))
 _ARCHIVES = {b"PK\x03\x04": "ZIP", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"7z\xbc\xaf": "7z"}
-_EXIF_TEXTS = (b"Raw profile type ", b"XML:com.adobe.xmp")  # names of PNG texts
-_ROWS = 256  # of a deep image that are looked at at once
+_EXIF_TEXTS = (b"Raw profile type ", b"XML:com.adobe.xmp")  # names of PNG text chunks
+_ROWS = 256  # of a deep image that are processed at once
+
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about its image: Pillow's mode, bits of a value, and the size as it is seen.
+    """Pillow's mode, bits per value, and the size after EXIF orientation.
 
-    density: bytes per pixel that decoding takes at its peak besides the file, by `python -m benchmarks.decoding`.
+    density: peak bytes per pixel of decoding in addition to the file, measured by `python -m benchmarks.decoding`.
     """
 
     mode: str
@@ -55,9 +58,9 @@ def read_header(content: bytes, max_pixels: int = MAX_PIXELS) -> Header:
 def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a PNG or JPEG of any mode, or a DICOM radiograph, to grey; uint8 (height, width).
 
-    Colour, alpha and palettes become grey as in Pillow's `convert("L")`, and EXIF orientation is obeyed. More than 8
+    Colour, alpha and palettes become grey as in Pillow's `convert("L")`, and EXIF orientation is applied. More than 8
     bits are windowed by the percentiles of `depth.WINDOW`, DICOM by its own window if it has one; 8-bit PNG and JPEG
-    are never windowed. Raises InputError for what is no such image, is damaged or too large.
+    are never windowed. Raises InputError for other, damaged or too large files.
     """
     if is_dicom(content):
         return decode_dicom(content, max_pixels)
@@ -65,33 +68,33 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def read_warnings(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, ...]:
-    """Reasons that the header of an image that can be decoded gives against its being a frontal chest radiograph."""
+    """List signs in the header of a decodable image that it is not a frontal chest radiograph."""
     return read_dicom_warnings(content, max_pixels) if is_dicom(content) else ()
 
 
 def resize_image(grey: np.ndarray, size: int) -> np.ndarray:
-    """Stretch to a square, by an area filter where it shrinks and bilinearly where it grows; uint8 (size, size)."""
+    """Resize to a square, with an area filter to shrink and bilinearly to enlarge; uint8 (size, size)."""
     return np.asarray(_resize(Image.fromarray(grey), size))
 
 
 def shrink_image(grey: np.ndarray, side: int) -> np.ndarray:
-    """An image with its longest side at most `side`, for looking at; uint8."""
+    """Shrink an image for display, to at most `side` on its longest side; uint8."""
     picture = Image.fromarray(grey)
     picture.thumbnail((side, side), Image.Resampling.BOX if side < 200 else Image.Resampling.LANCZOS)
     return np.asarray(picture)
 
 
 def load_image(content: bytes, size: int) -> np.ndarray:
-    """Bytes of an image file to what is stored in records and given to networks; uint8 (size, size)."""
+    """Decode and resize an image file as for records and networks; uint8 (size, size)."""
     if is_dicom(content):
         return resize_image(decode_dicom(content, MAX_PIXELS), size)
-    # Without arrays in between, which would copy a megapixel twice.
+    # Without intermediate arrays, which would copy a megapixel twice.
     return np.asarray(_open(content, lambda image: _resize(_to_grey(image, content), size)))
 
 
 @contextmanager
 def hold_memory(content: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
-    """Wait until there is memory to decode an image, and keep it until the block ends. Raises InputError."""
+    """Reserve memory to decode an image until the block ends, waiting if necessary. Raises InputError."""
     header = read_header(content, max_pixels)
     with DECODING.hold(header.width * header.height * header.density):
         yield
@@ -99,7 +102,7 @@ def hold_memory(content: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
 
 @contextmanager
 def open_image(path: Path) -> Iterator[bytes]:
-    """The content of an image file, once there is memory to read and decode it; kept until the block ends.
+    """Read an image file once there is memory to read and decode it, reserved until the block ends.
 
     Raises InputError or OSError.
     """
@@ -112,7 +115,7 @@ def open_image(path: Path) -> Iterator[bytes]:
             yield content
 
 
-def _open(content: bytes, use: Callable[[Image.Image], Any], max_pixels: int = MAX_PIXELS) -> Any:
+def _open(content: bytes, use: Callable[[ImageFile.ImageFile], _Result], max_pixels: int = MAX_PIXELS) -> _Result:
     if not content:
         raise InputError("the file is empty")
     ignore_decoders()
@@ -129,30 +132,30 @@ def _open(content: bytes, use: Callable[[Image.Image], Any], max_pixels: int = M
             if content.startswith(start):
                 raise InputError(f"a {name} archive, not an image: unpack it and give the files in it") from None
         raise InputError("not a PNG, JPEG or DICOM image") from None
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them into
-        raise InputError("damaged image: its data are broken or end early") from error
+    except Exception as error:  # damaged files make Pillow raise exceptions of any type
+        raise InputError("damaged image: its data are corrupt or truncated") from error
 
 
-def _describe(image: Image.Image, content: bytes) -> Header:
-    size = image.size[::-1] if _find_turn(image, content) in _ON_ITS_SIDE else image.size
+def _describe(image: ImageFile.ImageFile, content: bytes) -> Header:
+    size = image.size[::-1] if _find_turn(image, content) in _TRANSPOSED else image.size
     if _is_deep(image):
         return Header(image.mode, 16, *size, density=8)
     return Header(image.mode, 8, *size, density=3 if image.mode == "L" else 5)
 
 
-def _find_turn(image: Image.Image, content: bytes) -> Image.Transpose | None:
-    """How an image must be turned to be seen as EXIF says."""
-    # Pillow decodes the pixels of a PNG to look for EXIF behind them.
+def _find_turn(image: ImageFile.ImageFile, content: bytes) -> Image.Transpose | None:
+    """Return how to transpose an image to its EXIF orientation, None if not at all."""
+    # To find EXIF after the pixels of a PNG, Pillow decodes them.
     if image.format == "PNG" and image.tile and not _has_exif(content):
         return None
     try:
-        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # a damaged EXIF block says nothing, and the image is whole
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged EXIF block is ignored, as the image is intact
         return None
 
 
 def _has_exif(content: bytes) -> bool:
-    """Whether a PNG has a chunk that Pillow finds an orientation in."""
+    """Whether a PNG has a chunk in which Pillow finds an orientation."""
     at = 8
     while at + 8 <= len(content):
         if content[at + 4 : at + 8] == b"eXIf" or content[at + 8 : at + 25] in _EXIF_TEXTS:
@@ -161,12 +164,12 @@ def _has_exif(content: bytes) -> bool:
     return False
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether an image that is not loaded yet has 16 bits, which Pillow's mode does not say of colour."""
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    """Whether an image that is not loaded yet has 16 bits, which Pillow's mode does not show for colour."""
     return image.format == "PNG" and any("16B" in str(tile.args) for tile in image.tile)
 
 
-def _to_grey(image: Image.Image, content: bytes) -> Image.Image:
+def _to_grey(image: ImageFile.ImageFile, content: bytes) -> Image.Image:
     if _is_deep(image):
         grey = _window(_read_deep(image, content))
     else:
@@ -177,40 +180,46 @@ def _to_grey(image: Image.Image, content: bytes) -> Image.Image:
 
 
 def _window(levels: np.ndarray) -> Image.Image:
-    """Levels of 16 bits as 8, by their percentiles."""
+    """Window 16-bit levels to 8 bits by their percentiles."""
     low, high = choose_window(np.arange(2**16), count_words(levels.ravel(), 2**16))
     table = round_grey(stretch(np.arange(2**16), low, high))
     return Image.fromarray(look_up(levels.ravel(), table).reshape(levels.shape))
 
 
-def _read_deep(image: Image.Image, content: bytes) -> np.ndarray:
-    """The grey levels of a PNG of 16 bits, uint16 (height, width); alpha is left out, as in `convert("L")`.
+def _read_deep(image: ImageFile.ImageFile, content: bytes) -> np.ndarray:
+    """Read the grey levels of a 16-bit PNG, uint16 (height, width); alpha is ignored, as in `convert("L")`.
 
-    Pillow keeps the first byte of each value of colour alone. It gives the second ones where it is told that the bytes
-    of a value stand the other way round ("16L"). Grey with alpha has as many bytes per pixel as RGBA of 8 bits.
+    Of 16-bit colour, Pillow keeps only the first byte of each value; with the raw mode of the opposite byte order
+    ("16L") it keeps the second. Grey with alpha has as many bytes per pixel as 8-bit RGBA.
     """
     levels = np.empty((image.height, image.width), np.uint16)
     (tile,) = image.tile
+    raw_mode = str(tile.args)
     if image.mode == "I;16":
-        for rows, part in _decode_rows(content, tile.args):
-            levels[rows] = part
-    elif tile.args == "LA;16B":
-        for rows, part in _decode_rows(content, "RGBA"):
-            levels[rows] = part[..., 0].astype(np.uint16) << 8 | part[..., 1]
+        for rows, pixels in _decode_rows(content, raw_mode):
+            levels[rows] = pixels
+    elif raw_mode == "LA;16B":
+        for rows, pixels in _decode_rows(content, "RGBA"):
+            levels[rows] = pixels[..., 0].astype(np.uint16) << 8 | pixels[..., 1]
     else:
-        # The sum of both bytes, weighted over 65,536, has 32 bits: 16 of the first ones' and 8 more that wait.
-        weights, rest = np.array(GREY_WEIGHTS, np.uint32), np.empty(levels.shape, np.uint8)
-        for rows, part in _decode_rows(content, tile.args):
-            first = part[..., :3] @ weights
+        # The weighted sum of both bytes, over 65,536, has 32 bits: 16 from the first bytes, and 8 kept in `rest`.
+        rest = np.empty(levels.shape, np.uint8)
+        for rows, pixels in _decode_rows(content, raw_mode):
+            first = _weigh_channels(pixels)
             levels[rows], rest[rows] = first >> 8, first & 255
-        for rows, part in _decode_rows(content, tile.args.replace("16B", "16L")):
-            second = (rest[rows].astype(np.uint32) << 8) + part[..., :3] @ weights
+        for rows, pixels in _decode_rows(content, raw_mode.replace("16B", "16L")):
+            second = (rest[rows].astype(np.uint32) << 8) + _weigh_channels(pixels)
             levels[rows] += ((second + 0x8000) >> 16).astype(np.uint16)
     return levels
 
 
+def _weigh_channels(pixels: np.ndarray) -> np.ndarray:
+    """Weighted sum of red, green and blue, uint32, over 65,536."""
+    return pixels[..., :3] @ np.array(GREY_WEIGHTS, np.uint32)
+
+
 def _decode_rows(content: bytes, raw_mode: str) -> Iterator[tuple[slice, np.ndarray]]:
-    """Decode a PNG as if its pixels were packed like those of a raw mode of Pillow's; a few rows at a time."""
+    """Decode a PNG as if its pixels were in a raw mode of Pillow, a few rows at a time."""
     with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
         image.tile = [image.tile[0]._replace(args=raw_mode)]
         image.load()

@@ -1,4 +1,4 @@
-"""Grad-CAM maps as pictures."""
+"""Renders heat maps over radiographs."""
 
 import textwrap
 
@@ -8,16 +8,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cxrkeras.labels import display_name
 from cxrkeras.text import format_share, plain
 
 COLOURS = "inferno"
-LETTERS_AN_INCH = 14  # of the notice
+LETTERS_PER_INCH = 13  # characters of the notice
 LONGEST_NOTICE = 2000  # characters
-STRONGEST = 0.55  # opacity of the overlay where the map is largest
+STRONGEST = 0.55  # opacity of the overlay at the maximum of the map
 
 
 def upsample_map(heat: np.ndarray, size: int) -> np.ndarray:
-    """Scale a raw map, float (h, w), bicubically to (size, size) and to 0..1; a map without evidence stays zero."""
+    """Resize a raw map, float (h, w), bicubically to (size, size), scaled to 0..1; no evidence stays zero."""
     peak = float(heat.max())
     if not np.isfinite(peak) or peak <= 0:
         return np.zeros((size, size), np.float32)
@@ -25,25 +26,31 @@ def upsample_map(heat: np.ndarray, size: int) -> np.ndarray:
     return np.clip(np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
 
 
+def stretch_map(heat: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Stretch a raw map, float (h, w), over an image of `shape` (H, W); float32 from 0 to 1."""
+    smooth = upsample_map(heat, max(shape))
+    if shape[0] == shape[1]:
+        return smooth
+    return np.asarray(Image.fromarray(smooth).resize(shape[::-1], Image.Resampling.BILINEAR))
+
+
 def blend_map(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Lay a raw map, float (h, w), stretched over an image, uint8 (H, W): uint8 (H, W, 3)."""
-    smooth = upsample_map(heat, max(grey.shape))
-    if grey.shape[0] != grey.shape[1]:
-        smooth = np.asarray(Image.fromarray(smooth).resize(grey.shape[::-1], Image.Resampling.BILINEAR))
+    """Overlay a raw map, float (h, w), on an image, uint8 (H, W); uint8 (H, W, 3)."""
+    smooth = stretch_map(heat, grey.shape)
     painted = colormaps[COLOURS](smooth)[..., :3] * 255
     opacity = STRONGEST * smooth[..., None]
     return np.round(grey[..., None] * (1 - opacity) + painted * opacity).astype(np.uint8)
 
 
 def paint_layer(heat: np.ndarray, size: int) -> Image.Image:
-    """A raw map, float (h, w), as a layer to lay over an image: (size, size), the more opaque the more evidence.
+    """Paint a raw map, float (h, w), as an overlay of (size, size) whose opacity increases with the evidence.
 
-    A palette of 256 steps, whose number is the evidence and the opacity.
+    A palette image: the index, 0 to 255, is the evidence and the opacity.
     """
     layer = Image.fromarray(np.round(upsample_map(heat, size) * 255).astype(np.uint8)).convert("P")
-    steps = np.arange(256)
-    layer.putpalette((colormaps[COLOURS](steps)[:, :3] * 255).round().astype(np.uint8).tobytes())
-    layer.info["transparency"] = bytes(steps.tolist())
+    indices = np.arange(256)
+    layer.putpalette((colormaps[COLOURS](indices)[:, :3] * 255).round().astype(np.uint8).tobytes())
+    layer.info["transparency"] = bytes(indices.tolist())
     return layer
 
 
@@ -55,17 +62,17 @@ def plot_gradcam(
     title: str,
     notice: str,
 ) -> Figure:
-    """Draw the radiograph and, beside it, an overlay for each label of `maps`.
+    """Plot the radiograph next to one overlay per label of `maps`.
 
-    grey: uint8 (H, W), shown as it is; maps: raw maps (h, w) stretched over it, each scaled to its own maximum;
-    probs: a probability per label.
+    grey: uint8 (H, W), shown unchanged; maps: raw maps (h, w), stretched over it and each scaled to its own maximum;
+    probs: one probability per label.
     """
     num_panels = len(maps) + 1
     num_columns = min(num_panels, 4) if num_panels > 5 else num_panels
     num_rows = -(-num_panels // num_columns)
     height, width = grey.shape
     inches = 3.1 * num_columns
-    lines = textwrap.fill(plain(notice, LONGEST_NOTICE), int(inches * LETTERS_AN_INCH))
+    lines = textwrap.fill(plain(notice, LONGEST_NOTICE), int(inches * LETTERS_PER_INCH))
     tall = (3.1 * height / width + 0.3) * num_rows + 0.4 + 0.15 * len(lines.splitlines())
     figure = Figure(figsize=(inches, tall), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
@@ -77,14 +84,12 @@ def plot_gradcam(
         panel.axis("off")
     panels[0].imshow(grey, cmap="gray", vmin=0, vmax=255)
     panels[0].set_title("radiograph", fontsize=10)
-    side = max(height, width)
     painted = None
     for panel, (label, heat) in zip(panels[1:], maps.items(), strict=False):
         panel.imshow(grey, cmap="gray", vmin=0, vmax=255)
-        smooth = upsample_map(heat, side)
-        smooth = np.asarray(Image.fromarray(smooth).resize((width, height), Image.Resampling.BILINEAR))
+        smooth = stretch_map(heat, grey.shape)
         painted = panel.imshow(smooth, cmap=COLOURS, alpha=STRONGEST * smooth, vmin=0, vmax=1)
-        panel.set_title(f"{plain(label.replace('_', ' '))}  {format_share(probs[label])}", fontsize=10)
+        panel.set_title(f"{plain(display_name(label))}  {format_share(probs[label])}", fontsize=10)
         if not smooth.any():
             panel.text(
                 0.5, 0.03, "no positive evidence", transform=panel.transAxes, ha="center", fontsize=9, color="white",
@@ -93,5 +98,5 @@ def plot_gradcam(
     if painted is not None:
         bar = figure.colorbar(painted, ax=list(panels), fraction=0.02, pad=0.01, ticks=[0, 1])
         bar.ax.set_yticklabels(["none", "most\nin this map"], fontsize=8)
-        bar.set_label("evidence for the label", fontsize=8, labelpad=-14)
+        bar.set_label("evidence for the label", fontsize=8, labelpad=-13)
     return figure

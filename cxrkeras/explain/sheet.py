@@ -1,121 +1,127 @@
-"""One picture file explained: the radiograph beside the heat maps of its labels."""
+"""Explains an image file: the radiograph next to the heat maps of its labels."""
 
-import difflib
 import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrkeras import labels
-from cxrkeras.config import CONFIG
+import numpy as np
+
 from cxrkeras.data.dataset import PHANTOM_FILE
 from cxrkeras.data.images import decode_image, read_warnings, resize_image, shrink_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer
 from cxrkeras.explain.overlay import plot_gradcam
-from cxrkeras.files import load_shaped, make_folder
+from cxrkeras.files import make_folder
+from cxrkeras.labels import ALL, LabelSet, file_name
 from cxrkeras.models.classifier import FEATURES
 from cxrkeras.models.compiled import load_network
-from cxrkeras.scoring.find_runs import GRADCAM, MODEL, Config
-from cxrkeras.scoring.operating_points import load_operating_points
-from cxrkeras.text import clean, fit_file_name, num_of, plain
+from cxrkeras.scoring.run import Fold
+from cxrkeras.scoring.run_files import GRADCAM, MODEL
+from cxrkeras.text import clean, fit_file_name, plain
 
 NUM_TOP = 4
-LARGEST_SIDE = 2048  # pixels of a picture that is drawn; the largest images would take gigabytes
-ALL = "all"
+PAGE_LABELS = 23  # maps in a figure, in addition to the radiograph
+LARGEST_SIDE = 2048  # pixels of an image that is drawn; the largest images would take gigabytes
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A saved sheet: the calibrated probability of each label, and what the reader must be told."""
+    """A saved sheet: the calibrated probability of each label, and warnings for the reader."""
 
-    path: Path
+    paths: list[Path]  # of figures, several if there are many labels
     probs: dict[str, float]
-    shown: list[str]  # labels with a map, highest first
+    shown: list[str]  # labels with a map, the most probable first
     warnings: list[str]
 
 
-def check_label(label: str | None) -> str | None:
-    """Return the label as it is spelled in the project, `all` or None; InputError with the nearest names otherwise."""
-    if label is None or label == ALL:
-        return label
-    spelled = {name.lower().replace("_", " "): name for name in labels.LABELS}
-    wanted = label.lower().replace("_", " ")
-    if wanted not in spelled:
-        near = difflib.get_close_matches(wanted, spelled, 1)
-        hint = f"did you mean {spelled[near[0]]}? " if near else ""
-        raise InputError(f"unknown label {label!r}; {hint}the labels are {', '.join(labels.LABELS)}, or {ALL}")
-    return spelled[wanted]
+def check_label(label: str | None, labels: LabelSet) -> str | None:
+    """Return the label in the network's spelling, `all` or None. Raises InputError that suggests similar labels."""
+    return label if label is None or label == ALL else labels.require(label)
 
 
-def build_sheets(folder: Path) -> Callable[[Path, str | None], Sheet]:
-    """Load the network of a run's fold once, for any number of sheets.
+class SheetWriter:
+    """Draws sheets with the network of a finished fold, loaded once.
 
-    Returns a function of an image file (PNG, JPEG or DICOM of any size) and a label: None draws the four most probable
-    findings among those the network has seen examples of, `all` draws all labels. Sheets are saved in the fold's folder
-    under the file's name and eight digits of its content. Raises InputError if the run has no network of its own or the
-    file is no image.
+    Raises InputError if the fold has no network.
     """
-    if not (folder / MODEL).is_file():
-        raise InputError(f"{folder} has no {MODEL} to explain")
-    config = load_shaped(folder / CONFIG, Config)
-    trained_on = config["parts"].get("training")
-    if trained_on is None:
-        raise InputError(f"{folder / CONFIG} does not say what the network was trained on")
-    network = load_network(folder / MODEL)
-    explain = build_explainer(network)
-    calibration, _ = load_operating_points(folder)
-    size, cells = network.input_shape[1], network.get_layer(FEATURES).output.shape[1]
-    unseen = [label for label, count in (trained_on.get("positives") or {}).items() if not count]
-    data = "synthetic phantoms" if config["is_synthetic"] else f"split {config['split_name']}"
-    notice = (
-        f"Grad-CAM of {folder.parent.name}/{folder.name}, trained on {num_of(trained_on['images'], 'image')} of "
-        f"{num_of(trained_on['patients'], 'patient')} ({data}). The network sees {size} x {size} pixels, a map has "
-        f"{cells} x {cells} cells and is scaled to its own maximum, so that colours of two maps cannot be compared. "
-        "Numbers are probabilities, calibrated on validation. "
-        "Research software, no medical device: a heat map shows what moved the network, not what is there."
-    )
 
-    def draw(path: Path, label: str | None = None) -> Sheet:
-        label = check_label(label)
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for without end
-            raise InputError(f"{clean(str(path))} is not a file, but a folder, a pipe or a device")
-        try:
-            content = path.read_bytes()
-            grey, remarks = decode_image(content), read_warnings(content)
-        except OSError as error:
-            raise InputError(f"cannot open {clean(str(path))}: {error.strerror}") from None
-        except InputError as error:
-            raise InputError(f"{clean(str(path))}: {error}") from None
-        image = resize_image(grey, size)
-        logits, maps = explain(image)
-        probs = dict(zip(labels.LABELS, calibration.apply(logits[None])[0].tolist(), strict=True))
-        ranked = sorted(labels.LABELS, key=probs.get, reverse=True)
-        seen = [name for name in ranked if name not in unseen]
-        # That nothing was found has no place in the image: it stands last and is never shown unasked.
-        ranked.sort(key=lambda name: name not in labels.FINDINGS)
-        top = [name for name in seen if name in labels.FINDINGS][:NUM_TOP]
-        chosen = ranked if label == ALL else top if label is None else [label]
+    def __init__(self, fold: Fold):
+        fold.require(MODEL)
+        self.fold, self.labels = fold, fold.labels
+        self.calibration = fold.operating_points.calibration
+        network = load_network(fold.folder / MODEL, fold.labels)
+        self.explain = build_explainer(network, self.labels)
+        self.size, self.cells = network.input_shape[1], network.get_layer(FEATURES).output.shape[1]
+
+    @property
+    def notice(self) -> str:
+        """The notice on every sheet."""
+        return (
+            f"Grad-CAM of {self.fold.name}, trained on {self.fold.trained_on}. The network sees {self.size} x "
+            f"{self.size} pixels, a map has {self.cells} x {self.cells} cells and is scaled to its own maximum, so "
+            "that colours cannot be compared between maps. Numbers are probabilities, calibrated on validation. "
+            "Research software, not a medical device: a heat map shows what influenced the network, not where a "
+            "disease is."
+        )
+
+    def write(self, path: Path, label: str | None = None) -> Sheet:
+        """Explain an image file, PNG, JPEG or DICOM of any size, and save the sheet in the fold's folder.
+
+        label: None draws the four most probable findings among those with positives in the training set, `all` draws
+        all labels. The name of the sheet has the name of the file and eight hex digits of its hash. Raises InputError
+        for a file that is not an image, or an unknown label.
+        """
+        label = check_label(label, self.labels)
+        content, grey, remarks = _read_file(path)
+        logits, maps = self.explain(resize_image(grey, self.size))
+        probs = dict(zip(self.labels, self.calibration.apply(logits[None], self.labels)[0].tolist(), strict=True))
+        shown = self._choose(label, probs)
         is_phantom = any((parent / PHANTOM_FILE).is_file() for parent in path.resolve().parents)
         title = f"{plain(path.name)}{' (synthetic phantom)' if is_phantom else ''}"
-        drawn = shrink_image(grey, LARGEST_SIDE)
         warnings = []
         if remarks:
             warnings.append(f"this may not be a chest radiograph like the training images: {'; '.join(remarks)}")
-        text = " ".join([notice, *(f"Warning: {warning}." for warning in warnings)])
-        figure = plot_gradcam(drawn, {name: maps[name] for name in chosen}, probs, title=title, notice=text)
-        digest = hashlib.sha256(content).hexdigest()[:8]  # two files of one name do not overwrite each other
-        suffix = f"-{label.replace(' ', '_')}" if label else ""
-        out = folder / GRADCAM / fit_file_name(path.stem, f"-{digest}{suffix}.png")
-        make_folder(out.parent)
-        figure.savefig(out)
-        if empty := [name for name in chosen if not maps[name].any()]:
-            warnings.append(f"empty map, nothing in the image speaks for: {', '.join(empty)}")
-        if strange := [name for name in chosen if name in unseen]:
-            warnings.append(f"the network has seen no example of: {', '.join(strange)}")
-        if config["is_synthetic"] and not is_phantom:
+        text = " ".join([self.notice, *(f"Warning: {warning}." for warning in warnings)])
+        drawn = shrink_image(grey, LARGEST_SIDE)
+        digest = hashlib.sha256(content).hexdigest()[:8]  # files with the same name do not overwrite each other
+        suffix = f"-{file_name(label)}" if label else ""
+        pages = [shown[start : start + PAGE_LABELS] for start in range(0, len(shown), PAGE_LABELS)] or [[]]
+        paths = []
+        for number, names in enumerate(pages, 1):
+            page = f"-{number}" if len(pages) > 1 else ""
+            out = self.fold.folder / GRADCAM / fit_file_name(path.stem, f"-{digest}{suffix}{page}.png")
+            make_folder(out.parent)
+            plot_gradcam(drawn, {name: maps[name] for name in names}, probs, title=title, notice=text).savefig(out)
+            paths.append(out)
+        if empty := [name for name in shown if not maps[name].any()]:
+            warnings.append(f"empty map, no evidence in the image for: {', '.join(empty)}")
+        if unseen := [name for name in shown if name in self.fold.unseen]:
+            warnings.append(f"no positives in the training set for: {', '.join(unseen)}")
+        if self.fold.config.is_synthetic and not is_phantom:
             warnings.append("this network was trained on synthetic phantoms and knows nothing about patients")
-        return Sheet(out, probs, chosen, warnings)
+        return Sheet(paths, probs, shown, warnings)
 
-    return draw
+    def _choose(self, label: str | None, probs: dict[str, float]) -> list[str]:
+        """Choose the labels whose maps are drawn, the most probable first."""
+        if label is not None and label != ALL:
+            return [label]
+        ranked = sorted(self.labels, key=probs.__getitem__, reverse=True)
+        # The no-finding label has no location in the image: it is last, and shown only on request.
+        ranked.sort(key=lambda name: name == self.labels.no_finding)
+        if label == ALL:
+            return ranked
+        return [name for name in ranked if name in self.labels.findings and name not in self.fold.unseen][:NUM_TOP]
+
+
+def _read_file(path: Path) -> tuple[bytes, np.ndarray, tuple[str, ...]]:
+    """Read the content of a file, the decoded grey image, and the warnings of its header."""
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe might never end
+        raise InputError(f"{clean(str(path))} is not a file, but a folder, a pipe or a device")
+    try:
+        content = path.read_bytes()
+        return content, decode_image(content), read_warnings(content)
+    except OSError as error:
+        raise InputError(f"cannot open {clean(str(path))}: {error.strerror}") from None
+    except InputError as error:
+        raise InputError(f"{clean(str(path))}: {error}") from None

@@ -1,1 +1,1 @@
-"""Networks: a registry, the classifier around a backbone, its weights."""
+"""Networks: a registry, the classifier built around a backbone, and its weights."""

@@ -1,10 +1,10 @@
-"""DenseNet-BC (Huang et al., CVPR 2017, arXiv 1608.06993) as torchvision has it, layer for layer."""
+"""DenseNet-BC (Huang et al., CVPR 2017, arXiv 1608.06993), matching torchvision layer by layer."""
 
 from keras import layers
 
 from cxrkeras.models.torchlike import conv, max_pool, norm
 
-WIDENING = 4  # of the 1 x 1 convolution before each 3 x 3, in growths
+WIDENING = 4  # channels of the 1 x 1 convolution before each 3 x 3, in units of the growth
 
 
 def _norm_relu(x, name: str, relu: str):
@@ -12,10 +12,10 @@ def _norm_relu(x, name: str, relu: str):
 
 
 def build_densenet(x, blocks: tuple[int, int, int, int], growth: int, stem: int):
-    """Add a DenseNet without its head to scaled images (N, S, S, 3); returns features (N, S/32, S/32, channels).
+    """Add a DenseNet without its head to scaled images (N, S, S, 3); return features (N, S/32, S/32, channels).
 
-    `blocks` counts the layers of the four dense blocks, each of which adds `growth` channels to the `stem` of the
-    first convolution; between the blocks the channels are halved.
+    `blocks` counts the layers of the four dense blocks, each of which adds `growth` channels to the `stem` channels of
+    the first convolution; between blocks the channels are halved.
     """
     x = _norm_relu(conv(x, stem, 7, 2, name="features.conv0"), "features.norm0", "features.relu0")
     x = max_pool(x, name="features.pool0")

@@ -1,12 +1,12 @@
 """EfficientNet-Lite0: EfficientNet-B0 (Tan and Le, ICML 2019, arXiv 1905.11946) without squeeze-and-excitation.
 
-Its activation is ReLU6, its first and last convolutions are of fixed width; made for small processors. Names are
-those of the package efficientnet-lite-pytorch without their leading underscores.
+Designed for mobile processors: the activation is ReLU6, and the first and last convolution have a fixed width. Layers
+are named as in the package efficientnet-lite-pytorch, without leading underscores.
 """
 
 from keras import layers
 
-# Of each stage: blocks, kernel, stride, expansion, channels.
+# Blocks, kernel, stride, expansion and channels of each stage.
 STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -17,7 +17,7 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 STEM, TOP = 32, 1280
-DROP_CONNECT = 0.2  # share of samples whose last block is left out in training; earlier blocks proportionally less
+DROP_CONNECT = 0.2  # stochastic depth: drop rate of the last block in training, proportionally less in earlier ones
 
 
 def _norm(x, name: str):
@@ -52,7 +52,7 @@ def _block(x, kernel: int, stride: int, expansion: int, filters: int, drop: floa
 
 
 def build_efficientnetlite(x):
-    """Add EfficientNet-Lite0 without its head to scaled images (N, S, S, 3); returns features (N, S/32, S/32, 1280)."""
+    """Add EfficientNet-Lite0 without its head to scaled images (N, S, S, 3); return features (N, S/32, S/32, 1280)."""
     x = _relu6(_norm(_conv(x, STEM, 3, 2, "conv_stem"), "bn0"), "relu0")
     num_blocks = sum(stage[0] for stage in STAGES)
     number = 0

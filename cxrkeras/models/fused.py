@@ -1,6 +1,6 @@
-"""BatchNormalization in one large operation, which is quicker to trace, to start and to run than Keras' own.
+"""BatchNormalization as a single fused operation, which traces, starts and runs faster than that of Keras.
 
-For networks at work, in training and inference; a saved network has Keras' own layers.
+For training and inference only; saved networks have the layers of Keras.
 """
 
 import keras
@@ -8,9 +8,9 @@ import tensorflow as tf
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """BatchNormalization over the channels of images in one kernel, which XLA compiles too.
+    """BatchNormalization over the channels of images in one kernel, which XLA can compile.
 
-    As in PyTorch the moving variance collects the unbiased variance of a batch, n / (n - 1) of Keras'.
+    As in PyTorch, the moving variance averages the unbiased variance of the batches, n / (n - 1) times that of Keras.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -35,7 +35,7 @@ def _can_fuse(layer: keras.layers.Layer) -> bool:
 
 
 def fuse_norms(network: keras.Model) -> keras.Model:
-    """A copy of a network that computes the same with fused BatchNormalization; the network itself if it has none."""
+    """Return an equivalent copy of a network with fused BatchNormalization, or the network itself if it has none."""
     if not any(map(_can_fuse, network.layers)):
         return network
 

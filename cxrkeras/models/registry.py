@@ -1,25 +1,27 @@
-"""The networks, a row each."""
+"""The registry of networks, one row per network."""
 
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from cxrkeras.errors import InputError
 
-# grey level g of a copied channel c -> scale[c] * g + offset[c], as the network's own ImageNet weights want it
+# Grey levels g are copied to three channels c and scaled, scale[c] * g + offset[c], as the ImageNet weights require.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TORCH = tuple(1 / (255 * s) for s in _STD), tuple(-m / s for m, s in zip(_MEAN, _STD, strict=True))
-EFFICIENTNET = tuple(255 * s for s in TORCH[0]), tuple(255 * o for o in TORCH[1])  # it divides by 255 itself
+EFFICIENTNET = tuple(255 * s for s in TORCH[0]), tuple(255 * o for o in TORCH[1])  # the network divides by 255
 LITE = (1 / 128,) * 3, (-127 / 128,) * 3
 PLUS_MINUS_ONE = (1 / 127.5,) * 3, (-1.0,) * 3
 PLUS_MINUS_ONE_128 = (1 / 128,) * 3, (-1.0,) * 3
 
-DEFAULT_SIZE = 224  # of records, and of the figures below
+Scaling = tuple[tuple[float, ...], tuple[float, ...]]
+DEFAULT_SIZE = 224  # of the images in records, and for the costs below
 
 
 @dataclass(frozen=True)
 class KerasFile:
-    """ImageNet weights of keras.applications, without their head; `digest` is MD5 or SHA-256, as Keras gives it."""
+    """ImageNet weights of keras.applications without the head; `digest` is the MD5 or SHA-256 published by Keras."""
 
     url: str
     digest: str
@@ -29,7 +31,7 @@ class KerasFile:
 
 @dataclass(frozen=True)
 class HubFile:
-    """A state dict of torchvision's network as safetensors on Hugging Face, as timm keeps it."""
+    """A state dict of torchvision's network as safetensors on Hugging Face, published by timm."""
 
     repository: str
     file: str = "model.safetensors"
@@ -39,7 +41,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class TorchFile:
-    """A state dict of torchvision's network in PyTorch's own format; its name ends with the start of its SHA-256."""
+    """A state dict of torchvision's network in PyTorch format; its file name ends with the start of its SHA-256."""
 
     url: str
     licence: str = "BSD-3-Clause"
@@ -48,7 +50,7 @@ class TorchFile:
 
 @dataclass(frozen=True)
 class PackagedFile:
-    """A state dict in PyTorch's own format inside a package that a package index carries."""
+    """A state dict in PyTorch format inside a Python package."""
 
     package: str
     file: str
@@ -58,25 +60,26 @@ class PackagedFile:
 
 @dataclass(frozen=True)
 class Network:
-    """A row: `build` adds the backbone to scaled images (N, S, S, 3) and returns the features.
+    """A row of the registry.
 
-    `parameters` counts those of the backbone, `gflops` are 10^9 multiplications and additions for one image of 224
-    pixels, `cells` the side of the last feature map then, where Grad-CAM looks. `batch` is the default batch size,
-    `smallest` the least image side, `regime` the experiment that is known to train it best.
+    build: adds the backbone to scaled images (N, S, S, 3) and returns the features; parameters: their number in the
+    backbone; gflops: 10^9 multiplications and additions for one image of 224 pixels; cells: side of the last feature
+    map for such an image, the resolution of Grad-CAM; batch: default batch size; smallest: minimum image side; recipe:
+    the best known experiment.
     """
 
-    build: Callable
-    scaling: tuple[tuple[float, ...], tuple[float, ...]]
-    imagenet: KerasFile | HubFile | TorchFile | PackagedFile
-    parameters: int
-    gflops: float
+    build: Callable[..., Any]
+    scaling: Scaling
+    imagenet: KerasFile | HubFile | TorchFile | PackagedFile | None = None
+    parameters: int = 0
+    gflops: float = 0.0
     cells: int = 7
     batch: int = 32
     smallest: int = 32
-    regime: str | None = None
+    recipe: str | None = None
 
 
-def _application(name: str, **options) -> Callable:
+def _application(name: str, **options) -> Callable[..., Any]:
     def build(x):
         import keras
 
@@ -86,7 +89,7 @@ def _application(name: str, **options) -> Callable:
     return build
 
 
-def _resnet(*blocks: int, is_deep: bool = False) -> Callable:
+def _resnet(*blocks: int, is_deep: bool = False) -> Callable[..., Any]:
     def build(x):
         from cxrkeras.models.resnet import build_resnet
 
@@ -95,7 +98,7 @@ def _resnet(*blocks: int, is_deep: bool = False) -> Callable:
     return build
 
 
-def _densenet(*blocks: int, growth: int, stem: int) -> Callable:
+def _densenet(*blocks: int, growth: int, stem: int) -> Callable[..., Any]:
     def build(x):
         from cxrkeras.models.densenet import build_densenet
 
@@ -134,7 +137,7 @@ def _efficientnet(number: int, digest: str, parameters: int, gflops: float, batc
 NETWORKS = {
     "resnet18": Network(_resnet(2, 2, 2, 2), TORCH, HubFile("timm/resnet18.tv_in1k"), 11_186_112, 3.627),
     "resnet34": Network(
-        _resnet(3, 4, 6, 3), TORCH, HubFile("timm/resnet34.tv_in1k"), 21_301_696, 7.326, regime="resnet_34_adam_steplr"
+        _resnet(3, 4, 6, 3), TORCH, HubFile("timm/resnet34.tv_in1k"), 21_301_696, 7.326, recipe="resnet_34_adam_steplr"
     ),
     "resnet50": Network(
         _resnet(3, 4, 6, 3, is_deep=True),
@@ -142,7 +145,7 @@ NETWORKS = {
         HubFile("timm/resnet50.tv_in1k"),
         23_561_152,
         8.174,
-        regime="resnet_50_adam_steplr",
+        recipe="resnet_50_adam_steplr",
     ),
     "densenet121": Network(
         _densenet(6, 12, 24, 16, growth=32, stem=64),
@@ -158,7 +161,7 @@ NETWORKS = {
         26_691_936,
         15.451,
         batch=16,
-        regime="densenet161_adam_steplr",
+        recipe="densenet161_adam_steplr",
     ),
     "densenet169": Network(
         _densenet(6, 12, 32, 32, growth=32, stem=64),
@@ -176,7 +179,7 @@ NETWORKS = {
         batch=16,
     ),
     "efficientnetb0": _efficientnet(
-        0, "50bc09e76180e00e4465e1a485ddc09d", 4_049_571, 0.769, 32, regime="effnet_b0_sgd_steplr"
+        0, "50bc09e76180e00e4465e1a485ddc09d", 4_049_571, 0.769, 32, recipe="effnet_b0_sgd_steplr"
     ),
     "efficientnetb1": _efficientnet(1, "74c4e6b3e1f6a1eea24c589628592432", 6_575_239, 1.137, 32),
     "efficientnetb2": _efficientnet(2, "111f8e2ac8aa800a7a99e3239f7bfb39", 7_768_569, 1.315, 32),
@@ -185,7 +188,7 @@ NETWORKS = {
     "efficientnetb5": _efficientnet(5, "38879255a25d3c92d5e44e04ae6cec6f", 28_513_527, 4.709, 16),
     "efficientnetb6": _efficientnet(6, "9ecce42647a20130c1f39a5d4cb75743", 40_960_143, 6.716, 16),
     "efficientnetb7": _efficientnet(
-        7, "cbcfe4450ddf6f3ad90b1b398090fe4a", 64_097_687, 10.335, 16, regime="effnet_b7_adam_exponential"
+        7, "cbcfe4450ddf6f3ad90b1b398090fe4a", 64_097_687, 10.335, 16, recipe="effnet_b7_adam_exponential"
     ),
     "googlenet": Network(
         _googlenet,
@@ -193,7 +196,7 @@ NETWORKS = {
         TorchFile("https://download.pytorch.org/models/googlenet-1378be20.pth"),
         5_614_464,
         2.995,
-        regime="googlenet_adam_steplr_2",
+        recipe="googlenet_adam_steplr_2",
     ),
     "efficientnetlite0": Network(
         _efficientnetlite,
@@ -233,8 +236,27 @@ NETWORKS = {
 }
 
 
+def register_network(name: str, build: Callable[..., Any], *, scaling: Scaling = PLUS_MINUS_ONE, **facts) -> None:
+    """Register a custom network under a name that experiments in this process can use.
+
+    build: a function of scaled images, a Keras tensor (N, S, S, 3), that returns the last feature map (N, h, w, C) and
+    uses only layers that ship with Keras; scaling: factors and offsets of the grey levels for the three channels, by
+    default to the range -1 to 1; facts: other fields of `Network`. Raises InputError for a name that is taken or not
+    an identifier.
+    """
+    if name in NETWORKS and NETWORKS[name].build is not build:
+        raise InputError(f"there is a network {name!r} already: choose another name")
+    if not callable(build):
+        raise InputError(f"the network {name!r} needs a function that builds it; got {build!r}")
+    if [len(part) for part in scaling] != [3, 3]:
+        raise InputError(f"scaling must have three factors and three offsets, one per channel; got {scaling}")
+    if not name.isidentifier():
+        raise InputError(f"the name of a network must be made of letters, digits and underscores; got {name!r}")
+    NETWORKS[name] = Network(build, scaling, **facts)
+
+
 def find_network(name: str) -> Network:
-    """The row of a network; InputError with the nearest names for one that is not there."""
+    """Return the row of a network. Raises InputError with the nearest names if it is unknown."""
     if name not in NETWORKS:
         near = difflib.get_close_matches(name.lower(), NETWORKS, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}? " if near else ""

@@ -1,14 +1,14 @@
-"""ResNet (He et al., CVPR 2016, arXiv 1512.03385) as torchvision has it, layer for layer.
+"""ResNet (He et al., CVPR 2016, arXiv 1512.03385), matching torchvision layer by layer.
 
-That is version 1.5: the bottleneck's stride is in its 3 x 3 convolution, where keras.applications' ResNet50 has it in
-the first 1 x 1.
+This is version 1.5: the stride of a bottleneck is in its 3 x 3 convolution; in the ResNet50 of keras.applications it is
+in the first 1 x 1 convolution.
 """
 
 from keras import layers
 
 from cxrkeras.models.torchlike import conv, max_pool, norm
 
-EXPANSION = 4  # of a bottleneck
+EXPANSION = 4  # output channels of a bottleneck, relative to its inner ones
 
 
 def _relu(x, name: str):
@@ -36,10 +36,10 @@ def _bottleneck(x, filters: int, stride: int, name: str):
 
 
 def build_resnet(x, blocks: tuple[int, int, int, int], *, is_deep: bool = False):
-    """Add a ResNet without its head to scaled images (N, S, S, 3); returns features (N, S/32, S/32, channels).
+    """Add a ResNet without its head to scaled images (N, S, S, 3); return features (N, S/32, S/32, channels).
 
-    `blocks` counts the blocks of the four stages: basic ones, 512 channels at the end, or, with `is_deep`,
-    bottlenecks, 2048 channels.
+    `blocks` counts the blocks of the four stages: basic blocks, which end in 512 channels, or with `is_deep`
+    bottlenecks, which end in 2048.
     """
     x = _relu(norm(conv(x, 64, 7, 2, name="conv1"), name="bn1"), "relu")
     x = max_pool(x, name="maxpool")

@@ -1,11 +1,11 @@
-"""Layers as PyTorch has them, with its names, so that weights trained there fit and compute the same."""
+"""Layers equivalent to those of PyTorch, so that its weights fit and give equal outputs."""
 
 from keras import initializers, layers
 
 
 def conv(x, filters: int, kernel: int, stride: int = 1, *, name: str):
-    """A convolution without bias, padded by kernel // 2 on each side."""
-    if stride > 1 and kernel > 1:  # Keras' "same" would pad on one side only
+    """Add a convolution without bias, padded by kernel // 2 on each side."""
+    if stride > 1 and kernel > 1:  # padding="same" of Keras would pad on one side only
         x = layers.ZeroPadding2D(kernel // 2, name=f"{name}.pad")(x)
     return layers.Conv2D(
         filters,
@@ -23,6 +23,6 @@ def norm(x, *, name: str, epsilon: float = 1e-5):
 
 
 def max_pool(x, *, name: str):
-    """Maxima of 3 x 3 at every second pixel of a non-negative x, padded by one on each side."""
+    """Add 3 x 3 max pooling with stride 2 of a non-negative x, padded by 1 on each side."""
     x = layers.ZeroPadding2D(1, name=f"{name}.pad")(x)
     return layers.MaxPooling2D(3, 2, name=name)(x)

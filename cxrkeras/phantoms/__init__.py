@@ -1,1 +1,1 @@
-"""Synthetic chest radiographs with known signs, written as a data set."""
+"""Phantoms: synthetic chest radiographs with known findings, written as a data set."""

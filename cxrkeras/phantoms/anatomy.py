@@ -1,12 +1,13 @@
 """Draws a synthetic frontal chest without findings: thorax, lungs, heart, diaphragm, ribs, spine, vessels.
 
-Lengths are fractions of the image's side, which stands for 400 mm; brightness is a sum of densities, 0 for
-air outside the body to about 1 for the abdomen, exposed to grey levels at the end. As on a real film the
-patient's right is on the left of the image.
+Lengths are fractions of the image side, which represents 400 mm. Brightness is a sum of densities, from 0 for air
+outside the body to about 1 for the abdomen, finally exposed to grey levels. As in a real radiograph, the patient's
+right is on the left of the image.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -16,10 +17,11 @@ from cxrkeras import labels
 RIGHT, LEFT = -1, 1  # the patient's sides, as the sign of x - midline in the image
 
 Box = tuple[str, float, float, float, float]  # label, x, y, width, height
+Length = TypeVar("Length", float, np.ndarray)
 
 
 def step(distance: np.ndarray, softness: float) -> np.ndarray:
-    """A smooth indicator: 0 below -softness, 1 above +softness."""
+    """Smooth step of a distance: 0 below -softness, 1 above +softness."""
     t = distance * np.float32(0.5 / softness)
     t += np.float32(0.5)
     np.clip(t, 0, 1, out=t)
@@ -31,12 +33,13 @@ def step(distance: np.ndarray, softness: float) -> np.ndarray:
 
 
 def ridge(distance: np.ndarray, width: float) -> np.ndarray:
+    """Gaussian ridge of a distance, 1 at 0."""
     return np.exp(-np.square(distance * np.float32(1 / width)))
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What stays the same between two films of one patient."""
+    """What stays the same between the images of a patient."""
 
     half_width: float  # of the rib cage
     apex: float
@@ -63,22 +66,22 @@ class Anatomy:
 
 @dataclass
 class Scene:
-    """One film being drawn: coordinates, the two lungs and the density so far, all float32 (size, size)."""
+    """An image being drawn: coordinates, the two lungs and the density so far, all float32 (size, size)."""
 
     size: int
     rng: np.random.Generator
     midline: float
     half_width: float
     apex: float
-    dome: dict[int, float]  # height of each half of the diaphragm
+    dome: dict[int, float]  # height of each hemidiaphragm
     dome_curve: float
     heart: float  # cardiothoracic ratio
-    x: np.ndarray  # straightened for the tilt of the patient
+    x: np.ndarray  # corrected for the tilt of the patient
     y: np.ndarray
     wall: np.ndarray = field(init=False)  # lateral distance of the chest wall at each pixel's height
     lung: dict[int, np.ndarray] = field(default_factory=dict)  # 0..1
     density: np.ndarray = field(init=False)
-    vessels: np.ndarray = field(init=False)  # their part of the density
+    vessels: np.ndarray = field(init=False)  # their contribution to the density
     heart_region: np.ndarray = field(init=False)
     boxes: list[Box] = field(default_factory=list)
 
@@ -90,33 +93,33 @@ class Scene:
         return self.apex + 0.52 * (self.dome[RIGHT] - self.apex)
 
     def lateral(self, side: int) -> np.ndarray:
-        """Distance from the midline towards a side, negative on the other."""
+        """Distance from the midline towards a side; negative on the other side."""
         return (self.x - np.float32(self.midline)) * np.float32(side)
 
-    def outer(self, y: np.ndarray | float) -> np.ndarray:
+    def outer(self, y: Length) -> Length:
         """Lateral distance of the chest wall at height y."""
         t = np.clip((y - self.apex) / (0.86 - self.apex), 0, 1)
         rest = 1 - t
         return self.half_width * np.sqrt(1 - rest * rest * rest)
 
-    def base(self, side: int, lateral: np.ndarray | float) -> np.ndarray:
+    def base(self, side: int, lateral: Length) -> Length:
         """Height of the diaphragm at a lateral distance."""
         across = (lateral - 0.42 * self.half_width) / (0.58 * self.half_width)
         return self.dome[side] + self.dome_curve * np.square(across)
 
     def noise(self, cells: int) -> np.ndarray:
-        """Smooth noise of mean 0 and deviation near 1 whose grain is the side divided by `cells`."""
+        """Smooth noise of mean 0 and a standard deviation near 1, with a grain of the side divided by `cells`."""
         grid = Image.fromarray(self.rng.standard_normal((cells, cells), np.float32))
         return np.asarray(grid.resize((self.size, self.size), Image.Resampling.BICUBIC)) * np.float32(1.3)
 
     def place(self, side: int, down: tuple[float, float], across: tuple[float, float]) -> tuple[float, float]:
-        """A random point of a lung; `down` and `across` are ranges of fractions, apex to base, hilum to wall."""
+        """Sample a point in a lung; `down` and `across` are ranges of fractions from apex to base and hilum to wall."""
         lateral = 0.09 + self.rng.uniform(*across) * (0.95 * self.half_width - 0.09)
         y = self.apex + self.rng.uniform(*down) * (self.base(side, lateral) - self.apex)
         return self.midline + side * min(lateral, 0.93 * float(self.outer(y))), y
 
     def lines(self, strokes: Iterable[tuple[list[tuple[float, float]], float]], blur: float = 0.0) -> np.ndarray:
-        """Polylines (points, width) drawn with soft edges, 0..1."""
+        """Draw polylines (points, width) with soft edges; 0..1."""
         fine = 2 * self.size
         canvas = Image.new("L", (fine, fine))
         pen = ImageDraw.Draw(canvas)
@@ -128,18 +131,20 @@ class Scene:
         return np.asarray(canvas, np.float32) * np.float32(1 / 255)
 
     def add(self, opacity: np.ndarray, amount: float) -> None:
+        """Add an opacity to the density."""
         self.density += opacity * np.float32(amount)
 
     def mark(self, label: str, region: np.ndarray) -> None:
-        """Note the box of a focal finding: where its region is above a quarter of its largest value."""
-        seen = region > max(0.25 * float(region.max()), 0.02)
-        rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+        """Store the box of a focal finding: where its region exceeds a quarter of its maximum."""
+        is_visible = region > max(0.25 * float(region.max()), 0.02)
+        rows, columns = np.flatnonzero(is_visible.any(1)), np.flatnonzero(is_visible.any(0))
         if len(rows):
             left, top = columns[0] / self.size, rows[0] / self.size
             width, height = (columns[-1] + 1) / self.size - left, (rows[-1] + 1) / self.size - top
             self.boxes.append((label, left, top, width, height))
 
     def either(self) -> int:
+        """Sample a side."""
         return LEFT if self.rng.random() < 0.5 else RIGHT
 
 
@@ -153,21 +158,15 @@ def build_scene(
     is_emphysema: bool = False,
     raised: int | None = None,
 ) -> Scene:
-    """Draw the normal structures of one film.
+    """Draw the normal anatomy of an image.
 
-    Cardiomegaly widens the heart to a cardiothoracic ratio of 0.52 to 0.66 (0.36 to 0.54 without; an AP film
-    magnifies it by up to 8 %, to at most 0.56). Emphysema lengthens the lungs, flattens the diaphragm, darkens the
-    lungs and thins the vessels. `raised` is a side whose diaphragm is pulled up by a loss of volume.
+    Cardiomegaly widens the heart to a cardiothoracic ratio of 0.52 to 0.66 (0.36 to 0.54 without; the AP view
+    magnifies it by up to 8 %, to at most 0.56). Emphysema lengthens and darkens the lungs, flattens the diaphragm and
+    thins the vessels. `raised` is a side whose hemidiaphragm is raised by volume loss.
     """
-    rows, columns = np.mgrid[0:size, 0:size].astype(np.float32) / np.float32(size) + np.float32(0.5 / size)
-    tilt, zoom = rng.normal(0, 0.03), rng.uniform(0.92, 1.06)
-    centre_x, centre_y = rng.normal(0.5, 0.02), rng.normal(0.5, 0.02)
-    dx, dy = (columns - np.float32(centre_x)) / np.float32(zoom), (rows - np.float32(centre_y)) / np.float32(zoom)
-    x = np.float32(0.5) + dx * np.float32(np.cos(tilt)) + dy * np.float32(np.sin(tilt))
-    y = np.float32(0.5) - dx * np.float32(np.sin(tilt)) + dy * np.float32(np.cos(tilt))
-
-    breath = rng.normal(0, 0.024)
-    dome = anatomy.dome + breath + (rng.uniform(0.015, 0.06) if is_emphysema else 0.0)
+    x, y = _draw_grid(size, rng)
+    inspiration = rng.normal(0, 0.024)
+    dome = anatomy.dome + inspiration + (rng.uniform(0.015, 0.06) if is_emphysema else 0.0)
     domes = {RIGHT: dome, LEFT: dome + rng.uniform(0.005, 0.035)}
     if raised is not None:
         domes[raised] -= rng.uniform(0.01, 0.04)
@@ -197,20 +196,31 @@ def build_scene(
     return scene
 
 
+def _draw_grid(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a tilt, zoom and centre; x and y of each pixel in the coordinates of the patient, float32 (size, size)."""
+    rows, columns = np.mgrid[0:size, 0:size].astype(np.float32) / np.float32(size) + np.float32(0.5 / size)
+    tilt, zoom = rng.normal(0, 0.03), rng.uniform(0.92, 1.06)
+    centre_x, centre_y = rng.normal(0.5, 0.02), rng.normal(0.5, 0.02)
+    dx, dy = (columns - np.float32(centre_x)) / np.float32(zoom), (rows - np.float32(centre_y)) / np.float32(zoom)
+    x = np.float32(0.5) + dx * np.float32(np.cos(tilt)) + dy * np.float32(np.sin(tilt))
+    y = np.float32(0.5) - dx * np.float32(np.sin(tilt)) + dy * np.float32(np.cos(tilt))
+    return x, y
+
+
 def _draw_trunk(scene: Scene, anatomy: Anatomy, lucency: float) -> None:
     rng, x, y = scene.rng, scene.x, scene.y
-    aside = np.abs(x - np.float32(scene.midline))
+    off_midline = np.abs(x - np.float32(scene.midline))
     outer = scene.wall
     flesh = rng.uniform(0.05, 0.09)
-    beside = np.maximum(aside - np.float32(0.09), 0)
-    shoulder = np.float32(scene.apex - 0.07) + np.float32(0.62) * beside * np.sqrt(beside)
-    neck = step(0.085 - aside, 0.02)
+    off_neck = np.maximum(off_midline - np.float32(0.09), 0)
+    shoulder = np.float32(scene.apex - 0.07) + np.float32(0.62) * off_neck * np.sqrt(off_neck)
+    neck = step(0.085 - off_midline, 0.02)
     arms = np.float32(0.3) * np.maximum(np.float32(0.36) - y, 0)
-    trunk = np.maximum(step(y - shoulder, 0.02) * step(scene.half_width + flesh + arms - aside, 0.015), neck)
-    thick = np.float32(anatomy.tissue) + np.float32(0.3) * _dome_profile(aside, scene.half_width + flesh)
+    trunk = np.maximum(step(y - shoulder, 0.02) * step(scene.half_width + flesh + arms - off_midline, 0.015), neck)
+    thick = np.float32(anatomy.tissue) + np.float32(0.3) * _dome_profile(off_midline, scene.half_width + flesh)
     scene.density = trunk * thick
 
-    mediastinum = step(0.055 + 0.02 * step(y - 0.2, 0.1) - aside, 0.022) * step(y - 0.08, 0.05)
+    mediastinum = step(0.055 + 0.02 * step(y - 0.2, 0.1) - off_midline, 0.022) * step(y - 0.08, 0.05)
     for side in (RIGHT, LEFT):
         lateral = scene.lateral(side)
         below = scene.base(side, lateral)
@@ -222,7 +232,7 @@ def _draw_trunk(scene: Scene, anatomy: Anatomy, lucency: float) -> None:
     lungs = scene.lung[RIGHT] + scene.lung[LEFT]
     scene.density -= lungs * np.float32(lucency) * (np.float32(1) + np.float32(0.05) * scene.noise(6))
 
-    # A third of the heart's width lies right of the midline, two thirds left.
+    # A third of the heart's width is right of the midline, two thirds left.
     level = scene.dome[LEFT] - 0.05
     width = scene.heart * 2 * float(scene.outer(level))
     middle = scene.midline + width * rng.uniform(0.13, 0.19)
@@ -236,38 +246,42 @@ def _draw_trunk(scene: Scene, anatomy: Anatomy, lucency: float) -> None:
     knob = step(1 - np.hypot(x - scene.midline - 0.055, (y - scene.apex - 0.14) / 1.2) / rng.uniform(0.03, 0.045), 0.12)
     solid = np.maximum(np.maximum(scene.heart_region, mediastinum), knob) * trunk
     scene.density += solid * np.maximum(np.float32(rng.uniform(0.74, 0.84)) - scene.density, 0)
-    # The windpipe is a dark stripe down to the fork.
-    scene.add(ridge(aside, 0.016) * step(0.36 - y, 0.02), -0.1)
+    # The trachea is a dark stripe down to the carina.
+    scene.add(ridge(off_midline, 0.016) * step(0.36 - y, 0.02), -0.1)
     if anatomy.breast:
         for side in (RIGHT, LEFT):
             reach = np.hypot((scene.lateral(side) - 0.19) / 0.15, (y - scene.dome[side] + 0.04) / 0.14)
             scene.add(step(1 - reach, 0.06) * trunk, anatomy.breast)
 
 
-def _dome_profile(aside: np.ndarray, half_width: float) -> np.ndarray:
-    """Thickness of an elliptic trunk, 1 in the middle to 0 at its side."""
-    return np.sqrt(np.maximum(1 - np.square(aside * np.float32(1 / half_width)), 0))
+def _dome_profile(off_midline: np.ndarray, half_width: float) -> np.ndarray:
+    """Thickness of an elliptic trunk, from 1 in the middle to 0 at the side."""
+    return np.sqrt(np.maximum(1 - np.square(off_midline * np.float32(1 / half_width)), 0))
 
 
 def _draw_bones(scene: Scene, anatomy: Anatomy) -> None:
     rng, y = scene.rng, scene.y
-    aside = np.abs(scene.x - np.float32(scene.midline))
-    cage = step(scene.wall + 0.012 - aside, 0.006) * step(aside - 0.03, 0.01) * step(y - scene.apex + 0.01, 0.01)
-    # Below the diaphragm the belly outshines the ribs; in front they end in cartilage, which does not show.
+    off_midline = np.abs(scene.x - np.float32(scene.midline))
+    cage = (
+        step(scene.wall + 0.012 - off_midline, 0.006)
+        * step(off_midline - 0.03, 0.01)
+        * step(y - scene.apex + 0.01, 0.01)
+    )
+    # Below the diaphragm the abdomen hides the ribs; anteriorly they end in cartilage, which is not visible.
     cage *= np.float32(0.25) + np.float32(0.75) * np.minimum(
         scene.lung[RIGHT] + scene.lung[LEFT] + scene.heart_region, 1
     )
     gap, phase = anatomy.rib_gap, anatomy.rib_phase
-    bony = step(aside - 0.14, 0.06) * step(0.6 - y, 0.1)
-    for slope, bend, share, strength, part in ((0.35, 1.1, 0.3, 0.075, 1), (-0.75, -0.4, 0.24, 0.05, bony)):
-        turn = (y - np.float32(slope) * aside - np.float32(bend) * np.square(aside)) * np.float32(1 / gap) + np.float32(
-            phase
-        )
+    bony = step(off_midline - 0.14, 0.06) * step(0.6 - y, 0.1)
+    for slope, bend, share, strength, mask in ((0.35, 1.1, 0.3, 0.075, 1), (-0.75, -0.4, 0.24, 0.05, bony)):
+        turn = (y - np.float32(slope) * off_midline - np.float32(bend) * np.square(off_midline)) * np.float32(
+            1 / gap
+        ) + np.float32(phase)
         off = np.abs(turn - np.floor(turn) - np.float32(0.5))
         rib = step(share - off, 0.07) * (np.float32(0.7) + np.float32(0.6) * step(off - share + 0.12, 0.06))
-        scene.add(rib * cage * part, strength * rng.uniform(0.8, 1.25))
+        scene.add(rib * cage * mask, strength * rng.uniform(0.8, 1.25))
     vertebra = np.abs((y * np.float32(22) + np.float32(phase)) % 1 - np.float32(0.5))
-    scene.add(step(0.042 - aside, 0.008) * step(0.42 - vertebra, 0.06), rng.uniform(0.03, 0.07))
+    scene.add(step(0.042 - off_midline, 0.008) * step(0.42 - vertebra, 0.06), rng.uniform(0.03, 0.07))
     strokes = []
     for side in (RIGHT, LEFT):
         start, tip = scene.apex + rng.uniform(0.05, 0.09), scene.apex + rng.uniform(-0.06, 0.03)
@@ -304,31 +318,31 @@ def _grow(
 
 
 def _draw_lookalikes(scene: Scene) -> None:
-    """Harmless things that share a feature with a finding: nipples, folds, scars, stomach bubbles, leads."""
+    """Draw normal structures and devices that resemble findings: nipples, folds, scars, gastric bubbles, leads."""
     rng = scene.rng
-    if rng.random() < 0.6:  # a bubble, as in a hernia, but below the diaphragm
+    if rng.random() < 0.6:  # a gastric bubble: as in a hernia, but below the diaphragm
         cx, cy = scene.midline + rng.uniform(0.1, 0.2), scene.dome[LEFT] + rng.uniform(0.05, 0.09)
         reach = np.hypot((scene.x - cx) / rng.uniform(0.04, 0.09), (scene.y - cy) / rng.uniform(0.02, 0.04))
         scene.add(step(1 - reach, 0.15), -rng.uniform(0.15, 0.3))
-    if rng.random() < 0.12:  # as faint and as low as nipples are; a nodule is brighter
+    if rng.random() < 0.12:  # nipple shadows: faint and low; a nodule is brighter
         for side in (RIGHT, LEFT):
             reach = np.hypot(scene.lateral(side) - rng.uniform(0.17, 0.2), scene.y - scene.dome[side] + 0.05) / 0.015
             scene.add(step(1 - reach, 0.3), rng.uniform(0.06, 0.12))
-    if rng.random() < 0.35:  # crowded hila of a shallow breath: haze as in edema, without its lines
+    if rng.random() < 0.35:  # crowded hila in shallow inspiration: haze as in edema, without septal lines
         strength = rng.uniform(0.04, 0.16)
         for side in (RIGHT, LEFT):
             reach = np.square((scene.lateral(side) - 0.12) / 0.07) + np.square((scene.y - scene.hilum - 0.03) / 0.12)
             scene.add(np.exp(-reach) * scene.lung[side], strength)
     strokes = []
-    if rng.random() < 0.15:  # a skin fold: an edge that crosses the wall, without a black rim
+    if rng.random() < 0.15:  # a skin fold: an edge that crosses the chest wall, without a black rim
         side, lateral = scene.either(), rng.uniform(0.17, 0.28)
         x = scene.midline + side * lateral
         strokes.append(([(x, 0.2), (x - side * 0.02, 0.5), (x + side * 0.03, 0.95)], 0.004))
-    if rng.random() < 0.2:  # a scar: thinner than a plate of atelectasis
+    if rng.random() < 0.2:  # a scar: thinner than plate atelectasis
         cx, cy = scene.place(scene.either(), (0.3, 0.9), (0.2, 0.8))
         dx, dy = rng.uniform(0.015, 0.035), rng.uniform(-0.015, 0.015)
         strokes.append(([(cx - dx, cy - dy), (cx + dx, cy + dy)], 0.005))
-    for _ in range(rng.integers(0, 4) if rng.random() < 0.3 else 0):  # leads of a monitor
+    for _ in range(rng.integers(0, 4) if rng.random() < 0.3 else 0):  # monitor leads
         px, py = rng.uniform(0.15, 0.85), rng.uniform(0.15, 0.6)
         strokes.append(([(px, py), (px + rng.normal(0, 0.1), py + 0.2), (px + rng.normal(0, 0.2), 1.0)], 0.004))
     if strokes:
@@ -336,14 +350,14 @@ def _draw_lookalikes(scene: Scene) -> None:
 
 
 def expose(scene: Scene) -> np.ndarray:
-    """Turn the density into grey levels with a random exposure, quantum noise and a side marker; uint8."""
+    """Convert the density to grey levels, with random exposure, quantum noise and a side marker; uint8."""
     rng = scene.rng
-    film = np.clip(scene.density, 0, None)
-    film = 1 - np.exp(-film * np.float32(rng.uniform(1.5, 2.3)))
-    film *= np.float32(rng.uniform(0.96, 1.12))
-    film = np.clip(film, 0, 1) ** np.float32(rng.uniform(0.9, 1.5))
-    film = film * np.float32(rng.uniform(210, 250)) + np.float32(rng.uniform(0, 22))
-    film += rng.standard_normal(film.shape, np.float32) * np.float32(rng.uniform(1.5, 4.5))
+    image = np.clip(scene.density, 0, None)
+    image = 1 - np.exp(-image * np.float32(rng.uniform(1.5, 2.3)))
+    image *= np.float32(rng.uniform(0.96, 1.12))
+    image = np.clip(image, 0, 1) ** np.float32(rng.uniform(0.9, 1.5))
+    image = image * np.float32(rng.uniform(210, 250)) + np.float32(rng.uniform(0, 22))
+    image += rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1.5, 4.5))
     marker = [(px + rng.uniform(-0.02, 0.02), py) for px, py in ((0.93, 0.05), (0.93, 0.09), (0.955, 0.09))]
-    film += scene.lines([(marker, 0.009)]) * np.float32(150)
-    return np.clip(film + np.float32(0.5), 0, 255).astype(np.uint8)
+    image += scene.lines([(marker, 0.009)]) * np.float32(150)
+    return np.clip(image + np.float32(0.5), 0, 255).astype(np.uint8)

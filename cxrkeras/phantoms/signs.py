@@ -1,7 +1,7 @@
 """Draws the radiographic sign of each finding into a synthetic chest.
 
-The range of every sign is in its docstring and overlaps with normal anatomy or with one of the harmless
-look-alikes of `anatomy`. Lengths are fractions of a side of 400 mm, strengths are densities (see `anatomy`).
+Each docstring gives the range of the sign, which overlaps with normal anatomy or with one of the look-alikes in
+`anatomy`. Lengths are fractions of a side of 400 mm, strengths are densities (see `anatomy`).
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from cxrkeras.phantoms.anatomy import LEFT, RIGHT, Anatomy, Scene, build_scene, 
 
 
 def _atelectasis(scene: Scene, side: int) -> None:
-    """One or two plates, 6 to 11 mm thick and 50 to 90 mm long, in the lower half; the dome stands higher."""
+    """One or two plates, 6 to 11 mm thick and 50 to 90 mm long, in the lower half; a raised hemidiaphragm."""
     rng = scene.rng
     strokes = []
     cx, cy = scene.place(side, (0.55, 0.85), (0.3, 0.6))
@@ -32,7 +32,7 @@ def _atelectasis(scene: Scene, side: int) -> None:
 
 
 def _consolidation(scene: Scene) -> None:
-    """A dense, even, cloudy area of 60 to 100 mm that hides the vessels, with dark branching bronchi in it."""
+    """A dense, homogeneous, cloudy opacity of 60 to 100 mm that hides the vessels, with air bronchograms."""
     rng, side = scene.rng, scene.either()
     cx, cy = scene.place(side, (0.25, 0.8), (0.3, 0.7))
     radius = rng.uniform(0.075, 0.125)
@@ -52,7 +52,7 @@ def _consolidation(scene: Scene) -> None:
 
 
 def _edema(scene: Scene) -> None:
-    """Haze about both hila, as bat's wings, and short horizontal septal lines at both bases."""
+    """Perihilar haze in a bat-wing pattern, and short horizontal septal lines at both bases."""
     rng = scene.rng
     strength = rng.uniform(0.14, 0.26)
     mottle = np.clip(0.75 + 0.4 * scene.noise(40), 0, 2)
@@ -71,7 +71,7 @@ def _edema(scene: Scene) -> None:
 
 
 def _effusion(scene: Scene) -> None:
-    """Fluid that blunts the angle and climbs the wall in a meniscus; 15 to 90 mm deep at the side."""
+    """Fluid that blunts the costophrenic angle and rises along the wall as a meniscus; 15 to 90 mm deep laterally."""
     rng, side = scene.rng, scene.either()
     lateral = scene.lateral(side)
     corner = float(scene.base(side, 0.95 * scene.half_width))
@@ -83,7 +83,7 @@ def _effusion(scene: Scene) -> None:
 
 
 def _fibrosis(scene: Scene) -> None:
-    """A coarse net of fine lines, 10 to 16 mm a mesh, near the wall and the base of both lungs."""
+    """A coarse net of fine lines, with meshes of 10 to 16 mm, near the wall and the base of both lungs."""
     rng = scene.rng
     net = np.clip(1 - np.abs(scene.noise(int(rng.integers(25, 40)))) * 2.4, 0, 1)
     strength = rng.uniform(0.3, 0.46)
@@ -95,7 +95,7 @@ def _fibrosis(scene: Scene) -> None:
 
 
 def _hernia(scene: Scene) -> None:
-    """A round bubble of 30 to 60 mm behind the heart: bright wall, air above, a level of fluid below."""
+    """A round bubble of 30 to 60 mm behind the heart: bright wall, air above a fluid level."""
     rng = scene.rng
     cx = scene.midline + rng.uniform(-0.01, 0.07)
     cy = scene.dome[LEFT] - rng.uniform(0.0, 0.07)
@@ -109,7 +109,7 @@ def _hernia(scene: Scene) -> None:
 
 
 def _infiltration(scene: Scene) -> None:
-    """A swarm of 14 to 30 fluffy spots of 6 to 12 mm that run together at an ill-defined place."""
+    """A cluster of 14 to 30 fluffy spots of 6 to 12 mm that merge into an ill-defined opacity."""
     rng, side = scene.rng, scene.either()
     cx, cy = scene.place(side, (0.3, 0.8), (0.25, 0.7))
     spread = rng.uniform(0.04, 0.065)
@@ -117,9 +117,9 @@ def _infiltration(scene: Scene) -> None:
     for _ in range(rng.integers(14, 31)):
         px, py, radius = rng.normal(cx, spread), rng.normal(cy, spread), rng.uniform(0.0075, 0.015)
         spots.append(([(px - radius / 2, py), (px + radius / 2, py)], 2 * radius))
-    swarm = scene.lines(spots, blur=0.0065) * scene.lung[side]
-    scene.add(swarm, rng.uniform(0.28, 0.44))
-    scene.mark(labels.INFILTRATION, swarm)
+    cluster = scene.lines(spots, blur=0.0065) * scene.lung[side]
+    scene.add(cluster, rng.uniform(0.28, 0.44))
+    scene.mark(labels.INFILTRATION, cluster)
 
 
 def _round(scene: Scene, label: str, radius: float, strength: float, lobes: float) -> None:
@@ -136,20 +136,20 @@ def _round(scene: Scene, label: str, radius: float, strength: float, lobes: floa
 
 
 def _mass(scene: Scene) -> None:
-    """A lobed, sharp opacity of 31 to 60 mm."""
+    """A lobulated, well-defined opacity of 31 to 60 mm."""
     rng = scene.rng
     _round(scene, labels.MASS, rng.uniform(0.039, 0.075), rng.uniform(0.32, 0.48), 0.07)
 
 
 def _nodule(scene: Scene) -> None:
-    """One to three round, sharp opacities of 12 to 29 mm."""
+    """One to three round, well-defined opacities of 12 to 29 mm."""
     rng = scene.rng
     for _ in range(rng.integers(1, 4)):
         _round(scene, labels.NODULE, rng.uniform(0.015, 0.036), rng.uniform(0.32, 0.5), 0.02)
 
 
 def _pleural_thickening(scene: Scene) -> None:
-    """A dense, wavy rind, 9 to 18 mm thick, along a third to two thirds of the lateral wall."""
+    """A dense, wavy rim, 9 to 18 mm thick, along a third to two thirds of the lateral wall."""
     rng, side = scene.rng, scene.either()
     start = rng.uniform(0.1, 0.4)
     length = rng.uniform(0.3, 0.55)
@@ -157,13 +157,13 @@ def _pleural_thickening(scene: Scene) -> None:
     t = (scene.y - scene.apex) / height
     depth = scene.wall - scene.lateral(side)
     thickness = rng.uniform(0.022, 0.044) * (1 + 0.3 * scene.noise(9))
-    rind = step(thickness - depth, 0.004) * step(t - start, 0.05) * step(start + length - t, 0.05) * scene.lung[side]
-    scene.add(rind, rng.uniform(0.32, 0.46))
-    scene.mark(labels.PLEURAL_THICKENING, rind)
+    rim = step(thickness - depth, 0.004) * step(t - start, 0.05) * step(start + length - t, 0.05) * scene.lung[side]
+    scene.add(rim, rng.uniform(0.32, 0.46))
+    scene.mark(labels.PLEURAL_THICKENING, rim)
 
 
 def _pneumonia(scene: Scene) -> None:
-    """A patchy lobe that ends at a fissure in one sharp line and fades out on its other side."""
+    """A patchy lobe with a sharp border at a fissure that fades out on the other side."""
     rng, side = scene.rng, scene.either()
     cx, cy = scene.place(side, (0.35, 0.6), (0.35, 0.65))
     slope = rng.uniform(-0.25, 0.25)
@@ -178,7 +178,7 @@ def _pneumonia(scene: Scene) -> None:
 
 
 def _pneumothorax(scene: Scene) -> None:
-    """A rim of 10 to 35 mm at the wall and apex, blacker and free of vessels, behind a fine pleural line."""
+    """A rim of 10 to 35 mm at the wall and apex, darker and without vessels, beyond a fine pleural line."""
     rng, side = scene.rng, scene.either()
     height = scene.dome[side] - scene.apex
     t = np.clip((scene.y - scene.apex) / height, 0, 1)
@@ -192,8 +192,8 @@ def _pneumothorax(scene: Scene) -> None:
     scene.mark(labels.PNEUMOTHORAX, rim)
 
 
-# In the order in which they are laid over each other. Atelectasis is drawn with the side whose dome it raises;
-# cardiomegaly and emphysema shape the chest itself.
+# In drawing order. Atelectasis is drawn on the side of the raised hemidiaphragm; cardiomegaly and emphysema change the
+# anatomy itself.
 _SIGNS: dict[str, Callable[[Scene], None]] = {
     labels.FIBROSIS: _fibrosis,
     labels.EDEMA: _edema,
@@ -212,10 +212,10 @@ _SIGNS: dict[str, Callable[[Scene], None]] = {
 def draw_chest(
     size: int, rng: np.random.Generator, anatomy: Anatomy, findings: frozenset[str], *, is_ap: bool
 ) -> tuple[np.ndarray, list[tuple[str, float, float, float, float]]]:
-    """Draw one film with the signs of `findings`.
+    """Draw an image with the signs of `findings`.
 
-    Returns the image, uint8 (size, size), and the boxes of the focal findings: label, x, y, width and height
-    as fractions of the side. Edema, emphysema and fibrosis are diffuse and have none.
+    Returns the image, uint8 (size, size), and the boxes of the focal findings: label, x, y, width and height as
+    fractions of the side. Edema, emphysema and fibrosis are diffuse and have no boxes.
     """
     raised = (LEFT if rng.random() < 0.5 else RIGHT) if labels.ATELECTASIS in findings else None
     scene = build_scene(
@@ -236,15 +236,15 @@ def draw_chest(
 
 
 def draw_file(task: tuple[Path, int, int, dict]) -> list[tuple]:
-    """Draw the film of one row of `sample_findings` into a folder: (folder, size, seed, row).
+    """Draw and save the image of a row of `sample_findings`; task: (folder, size, seed, row).
 
-    Returns its boxes, each with the image's id before it. Here and not beside its caller, because worker processes
-    import this module, which is light.
+    Returns its boxes, each preceded by the image id. Defined here rather than next to its caller, because worker
+    processes import this module, which is light.
     """
     folder, size, seed, row = task
     anatomy = Anatomy.draw(np.random.default_rng([seed, 1, row["patient_id"]]), row["sex"] == "F")
     rng = np.random.default_rng([seed, 2, row["patient_id"], row["follow_up"]])
-    findings = frozenset(label for label in labels.FINDINGS if row[label])
+    findings = frozenset(label for label in labels.NIH.findings if row[label])
     image, boxes = draw_chest(size, rng, anatomy, findings, is_ap=row["view"] == "AP")
     Image.fromarray(image).save(folder / row["image_id"], compress_level=1)
     return [(row["image_id"], *box) for box in boxes]

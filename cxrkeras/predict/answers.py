@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cxrkeras import labels
 from cxrkeras.errors import InputError
+from cxrkeras.labels import LabelSet
 from cxrkeras.text import clean
 
-if TYPE_CHECKING:  # a missing file should be told before TensorFlow is loaded
+if TYPE_CHECKING:  # a missing file should be reported before TensorFlow is loaded
     from cxrkeras.predict.predictor import Answer
 
-LARGEST_PICTURE = 2048  # pixels of the longer side of an image beside its result
+LARGEST_PICTURE = 2048  # pixels of the longer side of an image next to its result
 LONGEST_CELL = 1000  # characters of a text
 PNG_SIDE = 512  # of the PNG of a heat map over its image, unless another is asked for
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # how cells begin that a spreadsheet would compute
@@ -24,14 +24,9 @@ class FileTooLarge(InputError):
     """A file of more bytes than a server takes."""
 
 
-def put_apart(rows: Iterable[dict]) -> list[dict]:
-    """Rows of labels with those of findings first: that nothing was found is no finding, and has no place."""
-    return sorted(rows, key=lambda row: row["label"] not in labels.FINDINGS)
-
-
 def describe_answer(answer: Answer, thresholds: dict[str, float | None]) -> dict:
     """An answer as JSON values: calibrated probabilities, the most probable label first."""
-    ranked = sorted(labels.LABELS, key=answer.probs.get, reverse=True)
+    ranked = sorted(answer.probs, key=lambda label: answer.probs[label], reverse=True)
     return {
         "labels": [
             {
@@ -55,12 +50,12 @@ def describe_problem(error: InputError) -> dict:
     return {"problem": {"title": title, "status": status, "detail": str(error)}}
 
 
-def tabulate_results(results: Iterable[dict], model: str) -> pd.DataFrame:
+def tabulate_results(results: Iterable[dict], labels: LabelSet, model: str) -> pd.DataFrame:
     """A row for each result: file, problem, warnings, found, no_finding, probabilities, thresholds, model.
 
-    `found` has the findings over their thresholds, `no_finding` whether that label is over its own.
-
-    Texts that a spreadsheet would take for a formula are led by an apostrophe.
+    `found` has the findings above their thresholds, `no_finding` whether the label that means no finding is
+    above its own; the column is left out where the label set has none. Texts that a spreadsheet would evaluate as a
+    formula are prefixed with an apostrophe.
     """
     rows = []
     for result in results:
@@ -69,16 +64,18 @@ def tabulate_results(results: Iterable[dict], model: str) -> pd.DataFrame:
             row["problem"] = neutralise(result["problem"]["detail"])
         else:
             row["warnings"] = neutralise("; ".join(result["warnings"]))
-            found = {one["label"] for one in result["labels"] if one["is_found"]}
-            findings = [one["label"] for one in result["labels"] if one["label"] in found & set(labels.FINDINGS)]
-            row["found"] = neutralise("|".join(findings))
-            row["no_finding"] = "yes" if labels.NO_FINDING in found else "no"
-            for one in result["labels"]:
-                row[f"prob_{one['label']}"], row[f"threshold_{one['label']}"] = one["probability"], one["threshold"]
+            found = [entry["label"] for entry in result["labels"] if entry["is_found"]]
+            row["found"] = neutralise("|".join(label for label in found if label != labels.no_finding))
+            row["no_finding"] = "yes" if labels.no_finding in found else "no"
+            for entry in result["labels"]:
+                label = entry["label"]
+                row[f"prob_{label}"], row[f"threshold_{label}"] = entry["probability"], entry["threshold"]
         rows.append(row)
-    columns = ["file", "problem", "warnings", "found", "no_finding"]
-    columns += [f"{kind}_{label}" for kind in ("prob", "threshold") for label in labels.FINDINGS]
-    columns += [f"{kind}_{labels.NO_FINDING}" for kind in ("prob", "threshold")]
+    columns = ["file", "problem", "warnings", "found"]
+    columns += [f"{kind}_{label}" for kind in ("prob", "threshold") for label in labels.findings]
+    if labels.no_finding:
+        columns.insert(4, "no_finding")
+        columns += [f"{kind}_{labels.no_finding}" for kind in ("prob", "threshold")]
     return pd.DataFrame(rows).reindex(columns=[*columns, "model"])
 
 
@@ -88,6 +85,6 @@ def encode_csv(table: pd.DataFrame) -> str:
 
 
 def neutralise(text: str) -> str:
-    """The text of a cell that no spreadsheet computes."""
+    """The text of a cell, written so that no spreadsheet computes it."""
     text = clean(text, LONGEST_CELL)
     return f"'{text}" if text.lstrip().startswith(_FORMULA) else text

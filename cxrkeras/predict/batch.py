@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrkeras.data.images import decode_image, open_image, read_warnings
 from cxrkeras.errors import InputError
+from cxrkeras.progress import SILENT, Progress
 
-if TYPE_CHECKING:  # a missing file should be told before TensorFlow is loaded
+if TYPE_CHECKING:  # a missing file should be reported before TensorFlow is loaded
     from cxrkeras.predict.predictor import Answer, Predictor
 
 WORKERS = 4
@@ -43,7 +44,7 @@ def _walk(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def answer_files(
-    predictor: Predictor, files: list[Path], progress: Callable[[int, int], None] = lambda done, total: None
+    predictor: Predictor, files: list[Path], progress: Progress = SILENT
 ) -> Iterator[tuple[Path, Answer | InputError]]:
     """Answers in the order of the files; an InputError in place of one that cannot be read."""
 
@@ -58,7 +59,8 @@ def answer_files(
         except OSError as error:
             return InputError(f"cannot be opened: {error.strerror}")
 
+    advance = progress.start("predicting", len(files))
     with ThreadPoolExecutor(WORKERS) as pool:
-        for done, pair in enumerate(zip(files, pool.map(work, files), strict=True), 1):
-            progress(done, len(files))
+        for pair in zip(files, pool.map(work, files), strict=True):
+            advance()
             yield pair

@@ -1,38 +1,35 @@
-"""One finished fold at work: images in; probabilities, thresholds, warnings and heat maps out."""
+"""Answers of one finished fold for images: probabilities, thresholds, warnings and heat maps."""
 
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from queue import Empty, Queue
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from cxrkeras import labels
-from cxrkeras.config import CONFIG
 from cxrkeras.data.images import resize_image
 from cxrkeras.errors import InputError
-from cxrkeras.explain.gradcam import draw_maps
-from cxrkeras.files import load_shaped
+from cxrkeras.explain.gradcam import compute_maps
+from cxrkeras.labels import LabelSet
 from cxrkeras.models.classifier import FEATURES, LOGITS
 from cxrkeras.models.compiled import hold_weights, load_network
 from cxrkeras.models.fused import fuse_norms
 from cxrkeras.predict.memory import give_back_memory
-from cxrkeras.scoring.find_runs import INPUT_CHECK, METRICS, MODEL, Config, Metrics
-from cxrkeras.scoring.ood_check import load_input_check
-from cxrkeras.scoring.operating_points import load_operating_points
-from cxrkeras.text import num_of
+from cxrkeras.scoring.ood_check import load_ood_check
+from cxrkeras.scoring.run import Fold
+from cxrkeras.scoring.run_files import MODEL, OOD_CHECK
 
 LARGEST_BATCH = 16
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a reader must know of the network behind an answer."""
+    """What a reader must know about the network behind an answer."""
 
+    labels: LabelSet
     run: str
     network: str
     size: int
@@ -40,7 +37,7 @@ class Facts:
     is_synthetic: bool
     split_name: str
     trained_on: str  # in words
-    epoch: int
+    epoch: int | None
     thresholds: dict[str, float | None]
     rule: str
     calibration: str
@@ -50,52 +47,48 @@ class Facts:
 
 @dataclass(frozen=True)
 class Answer:
-    """probs: calibrated, by label; found: labels at or over their threshold, the surest first; warnings: reasons
-    against the image's being one like those of the training; maps: raw heat maps (15, h, w), if they were asked for."""
+    """probs: calibrated, by label; found: labels at or above their threshold, the most confident first; warnings:
+    reasons why the image looks out of distribution; maps: raw heat maps (L, h, w), empty if they were not asked for."""
 
     probs: dict[str, float]
     found: tuple[str, ...]
     warnings: tuple[str, ...]
     width: int
     height: int
-    maps: np.ndarray | None = None
+    maps: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
 
 
 class Predictor:
     """Answers for one image at a time, from any thread; images that come at once go through the network together.
 
-    The network, its calibration, thresholds and input check are those of a finished fold's folder. Raises InputError if
+    The network, its calibration, thresholds and out-of-distribution check are those of the fold. Raises InputError if
     one of them is missing or damaged.
     """
 
-    def __init__(self, folder: Path):
-        if not (folder / MODEL).is_file():
-            raise InputError(f"{folder} has no {MODEL}: take a fold that was trained, an ensemble has no network")
-        config = load_shaped(folder / CONFIG, Config)
-        metrics = load_shaped(folder / METRICS, Metrics)
-        network = load_network(folder / MODEL)
-        self._calibration, thresholds = load_operating_points(folder)
-        self._cuts = thresholds.array()
-        self._check = load_input_check(folder / INPUT_CHECK)
+    def __init__(self, fold: Fold):
+        fold.require(MODEL)
+        network, path = load_network(fold.folder / MODEL, fold.labels), fold.folder / OOD_CHECK
+        self._calibration, thresholds = fold.operating_points
+        self._limits = thresholds.array(fold.labels)
+        self._check = load_ood_check(path)
         if len(self._check.features.mean) != network.get_layer(LOGITS).input.shape[-1]:
-            raise InputError(f"{folder / INPUT_CHECK} is of another network: train the fold anew")
+            raise InputError(f"{path} is of another network: train the fold again")
         self._body, self._forward, self._explain = _build_functions(network)
-        part = config["parts"]["training"]
-        data = "synthetic phantoms" if config["is_synthetic"] else f"the training part of split {config['split_name']}"
         self.facts = Facts(
-            run=f"{folder.resolve().parent.name}/{folder.resolve().name}",
-            network=config["experiment"]["model"]["name"],
+            labels=fold.labels,
+            run=fold.name,
+            network=fold.experiment.model.name,
             size=network.input_shape[1],
             cells=network.get_layer(FEATURES).output.shape[1],
-            is_synthetic=config["is_synthetic"],
-            split_name=config["split_name"],
-            trained_on=f"{num_of(part['images'], 'image')} of {num_of(part['patients'], 'patient')}, {data}",
-            epoch=metrics["best_epoch"],
+            is_synthetic=fold.config.is_synthetic,
+            split_name=fold.config.split_name,
+            trained_on=fold.trained_on,
+            epoch=fold.metrics.best_epoch,
             thresholds=thresholds.values,
             rule=thresholds.rule,
             calibration=self._calibration.method,
-            unseen=tuple(label for label, count in (part.get("positives") or {}).items() if not count),
-            versions=config["versions"],
+            unseen=fold.unseen,
+            versions=fold.config.versions,
         )
         self._waiting: Queue = Queue()
         threading.Thread(target=self._work, daemon=True).start()
@@ -107,14 +100,15 @@ class Predictor:
         """Answer for a decoded image, uint8 (height, width); `warnings` of its file's header come before our own."""
         done: Future = Future()
         self._waiting.put((resize_image(grey, self.facts.size), with_maps, done))
-        logits, features, maps, image = done.result()
-        probs = self._calibration.apply(logits[None])[0]
+        logits, features, *maps, image = done.result()
+        labels = self.facts.labels
+        probs = self._calibration.apply(logits[None], labels)[0]
         order = np.argsort(-probs, kind="stable")
         with np.errstate(invalid="ignore"):
-            found = tuple(labels.LABELS[k] for k in order if probs[k] >= self._cuts[k])
+            found = tuple(labels.names[k] for k in order if probs[k] >= self._limits[k])
         warnings = (*warnings, *self._check.judge(image[None, ..., None], features[None].astype(np.float64))[0])
         height, width = grey.shape
-        return Answer(dict(zip(labels.LABELS, probs.tolist(), strict=True)), found, warnings, width, height, maps)
+        return Answer(dict(zip(labels, probs.tolist(), strict=True)), found, warnings, width, height, *maps)
 
     def _work(self) -> None:
         while True:
@@ -125,18 +119,18 @@ class Predictor:
                 except Empty:
                     break
             for with_maps in (False, True):
-                if part := [one for one in batch if one[1] == with_maps]:
-                    self._run(part, with_maps)
+                if requests := [request for request in batch if request[1] == with_maps]:
+                    self._run(requests, with_maps)
 
-    def _run(self, part: Sequence[tuple[np.ndarray, bool, Future]], with_maps: bool) -> None:
+    def _run(self, requests: Sequence[tuple[np.ndarray, bool, Future]], with_maps: bool) -> None:
         try:
-            images = np.stack([image for image, _, _ in part])
+            images = np.stack([image for image, _, _ in requests])
             function = self._explain if with_maps else self._forward
-            logits, features, *maps = (one.numpy() for one in function(self._body(images[..., None])))
-            for row, (image, _, done) in enumerate(part):
-                done.set_result((logits[row], features[row], maps[0][row] if maps else None, image))
-        except Exception as error:  # whoever waits must hear of it, and the next ones must be answered
-            for _, _, done in part:
+            logits, features, *maps = (result.numpy() for result in function(self._body(images[..., None])))
+            for row, (image, _, done) in enumerate(requests):
+                done.set_result((logits[row], features[row], *(rows[row] for rows in maps), image))
+        except Exception as error:  # hand the error to the waiting callers and keep the worker alive
+            for _, _, done in requests:
                 if not done.done():
                     done.set_exception(error)
 
@@ -144,8 +138,8 @@ class Predictor:
 def _build_functions(network: keras.Model):
     """Three compiled functions, with the weights as constants: the body's, and two for the head.
 
-    Of images, uint8 (N, S, S, 1), the first gives features (N, h, w, C); of these the second gives logits (N, 15) and
-    penultimate features (N, F), and the third raw Grad-CAM maps (N, 15, h, w) too: after one forward pass the gradients
+    Of images, uint8 (N, S, S, 1), the first gives features (N, h, w, C); of these the second gives logits (N, L) and
+    penultimate features (N, F), and the third raw Grad-CAM maps (N, L, h, w) too: after one forward pass the gradients
     go through the head alone.
     """
     network = fuse_norms(network)
@@ -157,8 +151,8 @@ def _build_functions(network: keras.Model):
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(mapped)
             logits, last = head(mapped)
-            each = tf.unstack(logits, num=len(labels.LABELS), axis=1)
-        return logits, last, draw_maps(tape, each, mapped)
+            by_label = tf.unstack(logits, num=logits.shape[-1], axis=1)
+        return logits, last, compute_maps(tape, by_label, mapped)
 
     images = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8)
     mapped = tf.TensorSpec(features.shape, tf.float32)

@@ -1,1 +1,1 @@
-"""TFRecord shards: written once from a data folder, read as batches from then on."""
+"""TFRecord shards: written once from a data folder, then read as batches."""

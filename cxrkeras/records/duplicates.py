@@ -1,4 +1,4 @@
-"""The same picture under two patients on two sides of a split: what a network learned would be tested on itself."""
+"""Finds duplicate images under two patients on two sides of a split, which would leak training data into a test."""
 
 import hashlib
 
@@ -11,16 +11,16 @@ ERROR, DROP = DUPLICATES = ("error", "drop")
 
 
 def digest_image(pixels: bytes) -> str:
-    """Digest of an image's stored pixels; empty for a constant image, which says nothing about whose it is."""
+    """Compute the digest of an image's stored pixels; empty for a constant image, which identifies no patient."""
     return "" if pixels == pixels[:1] * len(pixels) else hashlib.blake2b(pixels, digest_size=16).hexdigest()
 
 
 def find_duplicates(table: pd.DataFrame) -> pd.DataFrame:
-    """The images that would have to go so that no picture is under two patients on two sides of a split.
+    """Find the images to drop so that no picture is under two patients on two sides of a split.
 
-    table: image_id, patient_id, split, fold, path and digest of each image. Of equal pictures those of the test set
-    are kept, else those of the lowest fold. Returns the rows of the others with the `reason`, the first image that is
-    kept in their place.
+    table: image_id, patient_id, split, fold, path and digest of each image. Of identical pictures those in the test set
+    are kept, else those in the lowest fold. Returns the rows of the others with the `reason`, which names the first
+    image that is kept.
     """
     digests = table["digest"].fillna("")
     candidates = table[(digests != "") & digests.duplicated(keep=False)].sort_values("image_id")
@@ -44,11 +44,10 @@ def _describe(row: pd.Series) -> str:
 
 
 def describe_duplicates(found: pd.DataFrame) -> str:
-    """A sentence with the number and the first pairs of what `find_duplicates` found."""
+    """Describe the result of `find_duplicates` in a sentence with the number and the first pairs."""
     first = [row for _, row in found.head(3).iterrows()]
     pairs = [f"{_describe(row)} is {row['reason'].removesuffix(', which is kept')}" for row in first]
     return (
-        f"{num_of(len(found), 'picture', 'is')} under two patients on two sides of a split, so that a network "
-        "would be tested on "
-        f"what it learned: {'; '.join(pairs)}{'; ...' if len(found) > 3 else ''}"
+        f"{num_of(len(found), 'picture', 'is')} under two patients on two sides of a split, so that a network would be "
+        f"tested on images it was trained on: {'; '.join(pairs)}{'; ...' if len(found) > 3 else ''}"
     )

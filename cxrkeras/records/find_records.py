@@ -1,4 +1,4 @@
-"""Names of the files in a records folder, and where such folders are found."""
+"""Names of the files in a records folder, and the look-up of such folders."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ PATIENTS = "patients.csv"
 
 
 def find_records(name: str | None) -> Path:
-    """The records folder of a name under records/ or of a path; without a name the newest there is."""
+    """Find a records folder by its name under records/ or its path; without a name, the newest."""
     if name is None:
         done = list(RECORDS_ROOT.glob(f"*/{MANIFEST}"))
         if not done:
-            raise InputError(f"no records in {RECORDS_ROOT}: make some with `make records DATA=<data folder>`")
+            raise InputError(f"no records in {RECORDS_ROOT}: make records with `cxrkeras records --data <data folder>`")
         return max(done, key=lambda path: path.stat().st_mtime).parent
     for folder in (RECORDS_ROOT / name, Path(name)):
         if (folder / MANIFEST).is_file():

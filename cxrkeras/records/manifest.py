@@ -1,23 +1,22 @@
-"""What describes a records folder: manifest, index, boxes. It needs no TensorFlow."""
+"""The manifest of a records folder: its content and how it was made. Needs no TensorFlow."""
 
 import hashlib
-import io
 import json
-from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pandas as pd
 import pydantic
 
-from cxrkeras import labels
 from cxrkeras.data.folds import GROUPED
-from cxrkeras.data.identity import HASH_BYTES, hash_patients
+from cxrkeras.data.nih_tables import LABEL_FILES
+from cxrkeras.data.preparation import Preparation
 from cxrkeras.errors import InputError
 from cxrkeras.files import write_json
-from cxrkeras.records.find_records import BOXES, INDEX, MANIFEST, PATIENTS
+from cxrkeras.labels import NIH, LabelSet
+from cxrkeras.records.find_records import MANIFEST
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NO_FOLD = -1  # of images of the test set
 
 
@@ -29,131 +28,121 @@ class Shard(pydantic.BaseModel, frozen=True):
     sha256: str
 
 
+class Source(pydantic.BaseModel, frozen=True):
+    """A data set that the images come from: the name of its folder, its reader with settings, its split."""
+
+    name: str
+    kind: str
+    settings: dict[str, object] = {}
+    label_file: str
+    split_name: str
+
+
 class Manifest(pydantic.BaseModel, frozen=True):
-    """What a records folder holds; written last, so that a folder with a manifest is complete."""
+    """The content of a records folder; written last, so that a folder with a manifest is complete."""
 
     schema_version: int
     labels: tuple[str, ...]
+    no_finding: str | None
+    sources: tuple[Source, ...]
+    preparation: Preparation
     size: int
     split_name: str
     list_checksums: dict[str, str]
     num_folds: int
     fold_seed: int
     fold_rule: str = GROUPED  # one of SPLIT_RULES
-    label_file: str
     is_synthetic: bool
-    source: str
     fingerprint: str
-    namespace: str = ""  # whose patients these are; with the next two blank in records written before there was one
+    namespace: str = ""  # the set that the patient ids belong to; blank, like the next two, in early records
     patient_salt: str = ""  # of the hashes in patients.csv, hex
     patient_rounds: int = 0
-    num_listed: int  # rows of the label file, whether or not their images were on disk
+    num_listed: int  # rows of the label file, whether or not their images are on disk
     num_skipped: int  # images that could not be read
-    num_dropped: int = 0  # images that another patient has on another side of a split
+    num_dropped: int = 0  # duplicates of another patient's image on another side of a split
     table_checksums: dict[str, str]  # SHA-256 of index.csv, boxes.csv, skipped.csv and patients.csv
     shards: tuple[Shard, ...]
 
+    @cached_property
+    def label_set(self) -> LabelSet:
+        return LabelSet(self.labels, self.no_finding)
+
+    @property
+    def num_records(self) -> int:
+        return sum(shard.count for shard in self.shards)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether images in the label file are missing from the records."""
+        return self.num_listed > self.num_records
+
+    @property
+    def label_files(self) -> str:
+        return ", ".join(dict.fromkeys(source.label_file for source in self.sources))
+
+
+def upgrade_content(content: dict[str, Any]) -> dict[str, Any]:
+    """Convert the values of a manifest from schema 1 to 2: NIH labels, one source, the default preparation."""
+    kind = "nih" if content["label_file"] in LABEL_FILES else "table"
+    source = {"name": content["source"], "kind": "phantoms" if content["is_synthetic"] else kind}
+    source |= {key: content[key] for key in ("label_file", "split_name")}
+    kept = {key: value for key, value in content.items() if key not in ("source", "label_file")}
+    added = {"no_finding": NIH.no_finding, "sources": [source], "preparation": Preparation().model_dump()}
+    return kept | added | {"schema_version": SCHEMA_VERSION}
+
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest with its checksum."""
     save_content(folder, manifest.model_dump(mode="json"))
 
 
-def save_content(folder: Path, content: dict) -> None:
+def save_content(folder: Path, content: dict[str, Any]) -> None:
     """Write the plain values of a manifest with their checksum."""
     write_json(folder / MANIFEST, content | {"checksum": _digest(content)})
 
 
-def _digest(content: dict) -> str:
+def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Read and check the manifest; InputError for another schema, other labels, or one changed after it was written."""
+    """Load and verify the manifest. Raises InputError if its schema is unknown or it was changed after writing."""
     path = folder / MANIFEST
     if not path.is_file():
-        raise InputError(f"{folder} holds no records, {MANIFEST} is gone: bring them back, or make them anew")
+        raise InputError(f"{folder} has no {MANIFEST}: restore or recreate the records")
     try:
         content = json.loads(path.read_text("utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"it holds {str(content)[:20]!r}")
         checksum = content.pop("checksum", None)
         version = content["schema_version"]
-        if version != SCHEMA_VERSION:
+        if version not in (1, SCHEMA_VERSION):
             raise InputError(
-                f"{path} has schema version {version}, this cxrkeras reads {SCHEMA_VERSION}: make the records anew"
+                f"{path} has schema version {version}; expected 1 or {SCHEMA_VERSION}: recreate the records"
             )
-        manifest = Manifest(**content)
+        manifest = Manifest(**(upgrade_content(content) if version == 1 else content))
+        if version == 1 and manifest.labels != NIH.names:
+            raise InputError(f"{path} has the labels {', '.join(manifest.labels)}; schema 1 requires {NIH.describe()}")
+        LabelSet(manifest.labels, manifest.no_finding)
     except InputError:
         raise
     except pydantic.ValidationError as error:
         field = ".".join(map(str, error.errors()[0]["loc"]))
-        raise InputError(f"{path}: {field}: {error.errors()[0]['msg']}; make the records anew") from None
+        raise InputError(f"{path}: {field}: {error.errors()[0]['msg']}; recreate the records") from None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not a manifest of records ({error}): make them anew") from error
+        raise InputError(f"{path} is not a manifest of records ({error}): recreate the records") from error
     if checksum != _digest(content):
-        raise InputError(f"{path} differs from its own checksum: bring back the file, or make the records anew")
-    if manifest.labels != labels.LABELS:
-        raise InputError(f"{path} has the labels {', '.join(manifest.labels)}; wanted {', '.join(labels.LABELS)}")
+        raise InputError(f"{path} differs from its own checksum: restore it, or recreate the records")
     return manifest
 
 
-def check_settings(folder: Path, found: dict, wanted: dict) -> None:
-    """InputError that names the first of the `wanted` settings which records in `folder` were made without."""
+def check_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Check the settings of existing records. Raises InputError for the first that differs from `wanted`."""
     wanted = json.loads(json.dumps(wanted))
     found = json.loads(json.dumps(found))
     for key, value in wanted.items():
         if found.get(key) != value:
             raise InputError(
                 f"{folder} holds records with other settings: {key} is {found.get(key)!r} there and {value!r} now; "
-                "give another NAME=, or delete the folder"
+                "choose another name, or delete the folder"
             )
-
-
-def load_index(folder: Path) -> pd.DataFrame:
-    """Read index.csv, in the order of the shards: image_id, patient_id, split, fold, age, sex, view, the 15 labels.
-
-    Raises InputError for one that is gone or was changed, as `read_table` does.
-    """
-    content = read_table(folder, INDEX)
-    return pd.read_csv(
-        content, dtype={"image_id": str, "patient_id": str}, keep_default_na=False, na_values={"age": [""]}
-    )
-
-
-def load_boxes(folder: Path) -> pd.DataFrame:
-    """Read boxes.csv: image_id, label, x, y, width, height as fractions of the image. Raises as `load_index`."""
-    return pd.read_csv(
-        read_table(folder, BOXES), dtype={"image_id": str, "label": str}, keep_default_na=False, na_values={}
-    )
-
-
-def load_patient_hashes(folder: Path) -> pd.Series:
-    """Read patients.csv: the salted hash of each patient, hex, by patient_id. Raises as `load_index`."""
-    table = pd.read_csv(read_table(folder, PATIENTS), dtype=str, keep_default_na=False)
-    return table.set_index("patient_id")["hash"]
-
-
-def build_hasher(folder: Path, manifest: Manifest) -> Callable[[list[str], bytes, int], np.ndarray]:
-    """A function of patients, a salt and a number of rounds that gives the patients' hashes, bytes (N,) of 16 each.
-
-    With the salt of the records those that are kept with them are looked up.
-    """
-    kept = load_patient_hashes(folder)
-
-    def hash_ids(patient_ids: list[str], salt: bytes, rounds: int) -> np.ndarray:
-        if (salt.hex(), rounds) == (manifest.patient_salt, manifest.patient_rounds):
-            return np.frombuffer(bytes.fromhex("".join(kept[patient_ids])), f"V{HASH_BYTES}")
-        return hash_patients(manifest.namespace, patient_ids, salt, rounds)
-
-    return hash_ids
-
-
-def read_table(folder: Path, name: str) -> io.BytesIO:
-    """The content of a table of records; InputError unless its checksum is that in the manifest."""
-    path, checksum = folder / name, load_manifest(folder).table_checksums[name]
-    if not path.is_file():
-        raise InputError(f"{path} is gone: make the records anew")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != checksum:
-        raise InputError(f"{path} was changed after the records were written: make them anew, or bring back the file")
-    return io.BytesIO(content)

@@ -1,28 +1,32 @@
-"""Converts a data folder into records, once: shards by split and fold, manifest, index, boxes."""
+"""Converts a data set to records, once: shards by split and fold, manifest, index, boxes."""
 
 import hashlib
 import itertools
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from cxrkeras import labels
-from cxrkeras.data.dataset import DETAILS, TEST, TRAIN_VAL, Release
+from cxrkeras.data.dataset import TEST, TRAIN_VAL, Dataset
 from cxrkeras.data.folds import HASHED, assign_folds, check_patients, check_split_rule
 from cxrkeras.data.identity import ROUNDS, choose_salt, hash_patients
 from cxrkeras.data.images import load_image, open_image
+from cxrkeras.data.preparation import Preparation
 from cxrkeras.errors import InputError
 from cxrkeras.files import locked, write_text
+from cxrkeras.labels import encode_values
+from cxrkeras.progress import SILENT, Progress
 from cxrkeras.records.duplicates import DUPLICATES, ERROR, describe_duplicates, digest_image, find_duplicates
 from cxrkeras.records.find_records import BOXES, INDEX, MANIFEST, PATIENTS, SKIPPED
+from cxrkeras.records.folder import INDEX_COLUMNS
 from cxrkeras.records.journal import Entry, append_to_journal, delete_journal, read_journal
 from cxrkeras.records.manifest import (
     NO_FOLD,
@@ -37,7 +41,7 @@ from cxrkeras.records.schema import encode_example
 from cxrkeras.text import num_of
 
 SHARD_IMAGES = 1024
-EXAMPLE_OVERHEAD = 200  # bytes beside the pixels
+EXAMPLE_OVERHEAD = 200  # bytes in addition to the pixels
 IN_FLIGHT = 64  # images decoded ahead of the writer
 
 
@@ -45,13 +49,13 @@ IN_FLIGHT = 64  # images decoded ahead of the writer
 class Summary:
     folder: Path
     num_images: int
-    skipped: pd.DataFrame  # image_id, path, reason: what could not be read, and what was dropped
+    skipped: pd.DataFrame  # image_id, path, reason of the images that could not be read or were dropped
     num_dropped: int
     is_new: bool
 
 
 def write_records(
-    release: Release,
+    dataset: Dataset,
     folder: Path,
     *,
     size: int = 224,
@@ -61,72 +65,90 @@ def write_records(
     max_skipped: float = 0.01,
     duplicates: str = ERROR,
     num_threads: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    hashing: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = SILENT,
 ) -> Summary:
-    """Write the images of a release as records of `size` x `size` grey bytes, and the salted hashes of its patients.
+    """Write the images of a data set as records of `size` x `size` grey bytes, with the salted hashes of its patients.
 
-    An image that cannot be read is left out and listed with the reason in skipped.csv; more than the share
-    `max_skipped` of them is an error. The same picture under two patients on two sides of a split or in two folds is
-    an error too, or with `duplicates` `drop` only the test set's, else the lowest fold's, is kept. An interrupted
-    conversion resumes at the last whole shard, and its shards are the same bytes as those of an unbroken one, whatever
-    the number of threads. Folds are assigned by `split_rule`, one of SPLIT_RULES. `progress` is called with the images
-    done and wanted, `hashing` with the patients hashed and all.
+    Images that cannot be read are skipped and listed with the reason in skipped.csv; a larger share than `max_skipped`
+    is an error. The same picture under two patients on two sides of a split, or in two folds, is an error by default;
+    with `duplicates="drop"` only that of the test set, else of the lowest fold, is kept. An interrupted conversion
+    resumes at the last complete shard, and its shards are byte-identical to those of an uninterrupted one, whatever the
+    number of threads. Folds are assigned by `split_rule`, one of SPLIT_RULES.
 
-    Raises InputError for a folder that holds records with other settings, that another process is writing, or on
-    a disk without enough space.
+    Raises InputError if the folder holds records with other settings, another process is writing to it, or its disk
+    has too little space.
     """
     if not 0 <= max_skipped <= 1:
-        raise InputError(f"MAX_SKIPPED must be a share from 0 to 1; got {max_skipped}")
+        raise InputError(f"max_skipped must be a share from 0 to 1; got {max_skipped}")
     if not 16 <= size <= 2048:
-        raise InputError(f"SIZE must be 16 to 2048 pixels; got {size}")
+        raise InputError(f"size must be 16 to 2048 pixels; got {size}")
     if duplicates not in DUPLICATES:
-        raise InputError(f"DUPLICATES is {' or '.join(DUPLICATES)}; got {duplicates!r}")
+        raise InputError(f"duplicates must be {' or '.join(DUPLICATES)}; got {duplicates!r}")
     check_split_rule(split_rule)
-    table = assign_shards(release, num_folds, seed, split_rule)
-    settings = {
+    table = assign_shards(dataset, num_folds, seed, split_rule)
+    settings = _describe_settings(dataset, size, num_folds, seed, split_rule)
+    if (folder / MANIFEST).exists():
+        return _open_finished(folder, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_name(f".{folder.name}.lock")
+    with locked(lock, f"another process is writing to {folder}: wait for it, or choose another name"):
+        try:
+            conversion = _Conversion(folder, settings, num_threads or os.cpu_count() or 1, progress)
+            return conversion.run(dataset, table, max_skipped, duplicates)
+        except tf.errors.OpError as error:  # of the record writer
+            raise InputError(f"cannot write to {folder}: {error.message}; the same command resumes later") from None
+
+
+def _describe_settings(dataset: Dataset, size: int, num_folds: int, seed: int, split_rule: str) -> dict[str, Any]:
+    """The values of the manifest that are known before the conversion."""
+    return {
         "schema_version": SCHEMA_VERSION,
-        "labels": labels.LABELS,
+        "labels": dataset.labels.names,
+        "no_finding": dataset.labels.no_finding,
+        "sources": [_describe_source(dataset)],
+        "preparation": Preparation().model_dump(),
         "size": size,
-        "split_name": release.split_name,
-        "list_checksums": release.list_checksums,
+        "split_name": dataset.split_name,
+        "list_checksums": dataset.list_checksums,
         "num_folds": num_folds,
         "fold_seed": seed,
         "fold_rule": split_rule,
-        "label_file": release.label_file,
-        "is_synthetic": release.is_synthetic,
-        "source": release.folder.resolve().name,
-        "fingerprint": release.fingerprint(),
-        "namespace": release.namespace,
+        "is_synthetic": dataset.is_synthetic,
+        "fingerprint": dataset.fingerprint(),
+        "namespace": dataset.namespace,
     }
-    if (folder / MANIFEST).exists():
-        manifest = load_manifest(folder)
-        check_settings(folder, manifest.model_dump(include=settings.keys()), settings)
-        try:
-            skipped = pd.read_csv(folder / SKIPPED, dtype=str, keep_default_na=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {folder / SKIPPED} ({error}): delete {folder} and convert again") from None
-        count = sum(shard.count for shard in manifest.shards)
-        return Summary(folder, count, skipped, manifest.num_dropped, is_new=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder.with_name(f".{folder.name}.lock")
-    with locked(lock, f"another process is writing to {folder}: wait for it, or give another NAME="):
-        try:
-            conversion = _Conversion(folder, settings, num_threads or os.cpu_count() or 1, progress)
-            return conversion.run(release, table, max_skipped, duplicates, hashing)
-        except tf.errors.OpError as error:  # of the record writer
-            raise InputError(f"cannot write to {folder}: {error.message}; then the same command goes on") from None
+
+
+def _describe_source(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.folder.resolve().name,
+        "kind": dataset.kind,
+        "settings": dataset.settings,
+        "label_file": dataset.label_file,
+        "split_name": dataset.split_name,
+    }
+
+
+def _open_finished(folder: Path, settings: dict[str, Any]) -> Summary:
+    """Summarise records that were converted before. Raises InputError if their settings differ."""
+    manifest = load_manifest(folder)
+    check_settings(folder, manifest.model_dump(mode="json", include=set(settings)), settings)
+    try:
+        skipped = pd.read_csv(folder / SKIPPED, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {folder / SKIPPED} ({error}): delete {folder} and convert again") from None
+    return Summary(folder, manifest.num_records, skipped, manifest.num_dropped, is_new=False)
 
 
 class _Conversion:
-    """One conversion: its settings, and the journal of its finished shards."""
+    """A conversion with its settings and the journal of its finished shards."""
 
-    def __init__(self, folder: Path, settings: dict, num_threads: int, progress: Callable[[int, int], None]):
+    def __init__(self, folder: Path, settings: dict[str, Any], num_threads: int, progress: Progress):
         self.folder, self.settings, self.num_threads, self.progress = folder, settings, num_threads, progress
         self.size = settings["size"]
         self.journal = read_journal(folder, settings)
 
-    def run(self, release: Release, table: pd.DataFrame, max_skipped: float, duplicates: str, hashing) -> Summary:
+    def run(self, dataset: Dataset, table: pd.DataFrame, max_skipped: float, duplicates: str) -> Summary:
         todo = table[~table["shard"].isin(self.journal)]
         _check_space(self.folder, len(todo) * (self.size * self.size + EXAMPLE_OVERHEAD))
         self._write_shards(todo, list(todo["shard"].unique()), {}, len(table) - len(todo), len(table))
@@ -134,7 +156,8 @@ class _Conversion:
         _check_skipped(skipped, len(table), max_skipped, self.folder)
         found = find_duplicates(self._keep(table))
         if len(found) and duplicates == ERROR:
-            raise InputError(f"{describe_duplicates(found)}; fix the table, or leave them out with DUPLICATES=drop")
+            sentence = f"{describe_duplicates(found)}; fix the table, or drop them with duplicates=drop"
+            raise InputError(sentence, option="duplicates")
         if len(found):
             self._drop(self._keep(table), found)
         kept, dropped = self._keep(table), self._list("dropped")
@@ -145,10 +168,10 @@ class _Conversion:
             **self.settings,
             patient_salt=salt.hex(),
             patient_rounds=ROUNDS,
-            num_listed=release.listed["rows"],
+            num_listed=dataset.listed["rows"],
             num_skipped=len(skipped),
             num_dropped=len(dropped),
-            table_checksums=_write_tables(release, kept, self.folder, salt, hashing),
+            table_checksums=_write_tables(dataset, kept, self.folder, salt, self.progress),
             shards=[self.journal[name].shard for name in table["shard"].unique()],
         )
         save_manifest(self.folder, manifest)
@@ -160,27 +183,28 @@ class _Conversion:
         return pd.DataFrame(rows, columns=["image_id", "path", "reason"]).sort_values("image_id")
 
     def _keep(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The rows whose images are in the shards, with the digests of their pixels."""
+        """Return the rows whose images are in the shards, with the digests of their pixels."""
         digests = {image: digest for entry in self.journal.values() for image, digest in entry.digests.items()}
         kept = table[table["image_id"].isin(digests)]
         return kept.assign(digest=kept["image_id"].map(digests))
 
     def _drop(self, kept: pd.DataFrame, found: pd.DataFrame) -> None:
-        """Write the shards of the images in `found` again without them."""
+        """Rewrite the shards of the images in `found` without these images."""
         names = list(found["shard"].unique())
         before = {}
         for name in names:
             before[name] = self.journal[name].model_copy(deep=True)
             before[name].dropped += found[found["shard"] == name][["image_id", "path", "reason"]].to_dict("records")
-            append_to_journal(self.folder, {"void": name})  # else a kill would leave an entry of another file
+            append_to_journal(self.folder, {"void": name})  # an interruption must not leave an outdated entry
         again = kept[kept["shard"].isin(names) & ~kept["image_id"].isin(found["image_id"])]
         self._write_shards(again, names, before, 0, len(again))
 
     def _write_shards(
         self, todo: pd.DataFrame, names: list[str], before: dict[str, Entry], num_done: int, total: int
     ) -> None:
-        """Write shards of the rows `todo`; `before` has the entries of those that are written again."""
-        self.progress(num_done, total)
+        """Write the shards of the rows `todo`; `before` has the previous entries of rewritten shards."""
+        advance = self.progress.start("converting", total)
+        advance(num_done)
         with ThreadPoolExecutor(self.num_threads) as pool:
             by_shard = {name: todo[todo["shard"] == name] for name in names}
             decoded = _decode_ahead(pool, [path for rows in by_shard.values() for path in rows["path"]], self.size)
@@ -188,16 +212,16 @@ class _Conversion:
                 draft = self.folder / f".{name}.draft"
                 failed, digests = [], {}
                 with tf.io.TFRecordWriter(str(draft)) as writer:
-                    values = rows[list(labels.LABELS)].to_numpy(np.uint8)
-                    for row, positive in zip(rows.itertuples(), values, strict=True):
+                    values = rows[list(self.settings["labels"])].to_numpy(np.int8)
+                    columns = (rows[name] for name in ("image_id", "patient_id", "path"))
+                    for image_id, patient_id, path, value in zip(*columns, values, strict=True):
                         image = next(decoded).result()
                         if isinstance(image, bytes):
-                            writer.write(encode_example(image, positive.tobytes(), row.image_id, row.patient_id))
-                            digests[row.image_id] = digest_image(image)
+                            writer.write(encode_example(image, value.tobytes(), image_id, patient_id))
+                            digests[image_id] = digest_image(image)
                         else:
-                            failed.append({"image_id": row.image_id, "path": row.path, "reason": str(image)})
-                        num_done += 1
-                        self.progress(num_done, total)
+                            failed.append({"image_id": image_id, "path": path, "reason": str(image)})
+                        advance()
                 with draft.open("rb") as file:
                     checksum = hashlib.file_digest(file, "sha256").hexdigest()
                     os.fsync(file.fileno())
@@ -220,31 +244,32 @@ def _check_skipped(skipped: pd.DataFrame, total: int, max_skipped: float, folder
     write_text(folder / SKIPPED, skipped.to_csv(index=False))
     raise InputError(
         f"{len(skipped):,} of {num_of(total, 'image')} cannot be read, more than {max_skipped:.1%}: see "
-        f"{folder / SKIPPED} for each reason (first: {skipped['path'].iloc[0]}: {skipped['reason'].iloc[0]}); "
-        "fix them, or allow a larger share with MAX_SKIPPED="
+        f"{folder / SKIPPED} for the reasons (first: {skipped['path'].iloc[0]}: {skipped['reason'].iloc[0]}); "
+        "fix them, or allow a larger share with max_skipped"
     )
 
 
-def assign_shards(release: Release, num_folds: int, seed: int, rule: str) -> pd.DataFrame:
-    """Add fold and shard, in the order of writing: folds shuffled, so that a reader meets patients mixed; then test."""
-    table = release.table.sort_values("image_id")
+def assign_shards(dataset: Dataset, num_folds: int, seed: int, rule: str) -> pd.DataFrame:
+    """Add fold and shard to the table of images, in the order of writing: each fold, shuffled by image, then test."""
+    table = dataset.table.sort_values("image_id")
     is_test = table["split"] == TEST
     table["fold"] = NO_FOLD
     patients = table["patient_id"][~is_test].to_numpy()
-    table.loc[~is_test, "fold"] = assign_folds(patients, num_folds, seed, rule=rule, namespace=release.namespace)
+    table.loc[~is_test, "fold"] = assign_folds(patients, num_folds, seed, rule=rule, namespace=dataset.namespace)
     check_patients(table)
     table = pd.concat(
         [table[~is_test].sample(frac=1, random_state=seed).sort_values("fold", kind="stable"), table[is_test]]
     )
     place = table.groupby("fold", sort=False).cumcount() // SHARD_IMAGES
     total = place.groupby(table["fold"]).transform("max") + 1
-    part = np.where(table["split"] == TEST, TEST, TRAIN_VAL + "-fold" + table["fold"].astype(str))
-    table["shard"] = [f"{p}-{i:05d}-of-{n:05d}.tfrecord" for p, i, n in zip(part, place, total, strict=True)]
+    subset = np.where(table["split"] == TEST, TEST, TRAIN_VAL + "-fold" + table["fold"].astype(str))
+    table["shard"] = [f"{s}-{i:05d}-of-{n:05d}.tfrecord" for s, i, n in zip(subset, place, total, strict=True)]
     return table
 
 
-def _decode_ahead(pool: ThreadPoolExecutor, paths: list[str], size: int) -> Iterator[Future]:
-    waiting: deque[Future] = deque()
+def _decode_ahead(pool: ThreadPoolExecutor, paths: list[str], size: int) -> Iterator[Future[bytes | InputError]]:
+    """Yield the decoded images of `paths` in order, with up to IN_FLIGHT decoded in advance."""
+    waiting: deque[Future[bytes | InputError]] = deque()
     remaining = iter(paths)
     for path in itertools.islice(remaining, IN_FLIGHT):
         waiting.append(pool.submit(_decode_file, path, size))
@@ -267,17 +292,22 @@ def _decode_file(path: str, size: int) -> bytes | InputError:
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise InputError(f"{folder} needs {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free")
+        raise InputError(f"{folder} needs {needed / 1e9:.1f} GB; its disk has {free / 1e9:.1f} GB free")
 
 
-def _write_tables(release: Release, kept: pd.DataFrame, folder: Path, salt: bytes, hashing) -> dict[str, str]:
-    """Write index, boxes and patients of the images that were kept; returns checksums of these and of the skipped."""
-    columns = [*DETAILS[:3], "fold", *DETAILS[3:], *labels.LABELS]
-    boxes = release.boxes[release.boxes["image_id"].isin(kept["image_id"])]
+def _write_tables(
+    dataset: Dataset, kept: pd.DataFrame, folder: Path, salt: bytes, progress: Progress
+) -> dict[str, str]:
+    """Write index, boxes and patients of the kept images; return the checksums of all tables, skipped.csv included."""
+    index = kept.assign(source=dataset.folder.resolve().name)[INDEX_COLUMNS]
+    values = encode_values(kept[list(dataset.labels)].to_numpy())
+    index = pd.concat([index, pd.DataFrame(values, index.index, list(dataset.labels))], axis=1)
+    boxes = dataset.boxes[dataset.boxes["image_id"].isin(kept["image_id"])]
     patients = sorted(kept["patient_id"].unique())
-    hashes = hash_patients(release.namespace, patients, salt, progress=hashing)
+    advance = progress.start("hashing patients", len(patients))
+    hashes = hash_patients(dataset.namespace, patients, salt, advance=advance)
     texts = {
-        INDEX: kept[columns].to_csv(index=False, float_format="%.4g"),
+        INDEX: index.to_csv(index=False, float_format="%.4g"),
         BOXES: boxes.to_csv(index=False, float_format="%.6f"),
         PATIENTS: pd.DataFrame({"patient_id": patients, "hash": [value.tobytes().hex() for value in hashes]}).to_csv(
             index=False

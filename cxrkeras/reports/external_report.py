@@ -1,19 +1,31 @@
-"""The page about other people's predictions."""
+"""The page about external predictions."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cxrkeras.errors import InputError
 from cxrkeras.files import write_text
+from cxrkeras.progress import SILENT, Progress
 from cxrkeras.reports import sections
 from cxrkeras.reports.figures import format_interval
 from cxrkeras.reports.page import Page, save_page
 from cxrkeras.scoring.evaluation import MEAN, Evaluation, evaluate, evaluate_groups
-from cxrkeras.scoring.external_predictions import Foreign, read_foreign
-from cxrkeras.scoring.find_runs import REPORT
+from cxrkeras.scoring.external_predictions import ExternalPredictions, read_external
 from cxrkeras.scoring.intervals import REPLICATES
-from cxrkeras.scoring.operating_points import describe_part, fit_operating_points
+from cxrkeras.scoring.operating_points import OperatingPoints, build_origin, fit_operating_points
+from cxrkeras.scoring.run_files import REPORT
 from cxrkeras.text import num_of
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """External predictions, scored: the page's path, the scores, the split's name, and notes on them."""
+
+    path: Path
+    evaluation: Evaluation
+    split_name: str
+    notes: list[str]
 
 
 def score_file(
@@ -22,53 +34,33 @@ def score_file(
     validation: Path | None,
     out: Path,
     *,
+    ignore: Sequence[str] = (),
+    normal: str | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
-) -> tuple[Path, Evaluation, str, list[str]]:
-    """Score predictions of any make and write a page with its figures and scores.csv into `out`.
+    progress: Progress = SILENT,
+) -> ScoredFile:
+    """Score external predictions and write a page with its figures and scores.csv into `out`.
 
     Calibration and thresholds are fitted on the predictions of `validation` images, if there are any, which must be of
-    other patients; without them the page has none. Returns the page, the scores, the split's name, and what
-    is to be said about them.
+    other patients; without them the page has none. ignore, normal: as for `read_dataset`.
     """
-    main = read_foreign(path, label_file)
+    main = read_external(path, label_file, ignore=ignore, normal=normal)
     predictions, notes = main.predictions, list(main.notes)
-    calibration = thresholds = None
+    points = None
     if validation is None:
         notes.append(
             "no predictions of validation images: no thresholds and no calibration, which test must not choose"
         )
     else:
-        calibration, thresholds = _fit(read_foreign(validation, label_file), main, validation)
-    evaluation = evaluate(
-        predictions,
-        calibration=calibration,
-        thresholds=thresholds,
-        replicates=replicates,
-        seed=seed,
-        progress=lambda done, total: progress("intervals", done, total),
-    )
-    source = (
-        f"{path.name}; {main.part} part of split {main.split_name}: {num_of(len(predictions.truth), 'image')} of "
-        f"{num_of(predictions.num_patients, 'patient')}"
-    )
+        points = _fit(read_external(validation, label_file, ignore=ignore, normal=normal), main, validation)
+    evaluation = evaluate(predictions, points=points, replicates=replicates, seed=seed, progress=progress)
+    source = f"{path.name}; {main.set_name} set of split {main.split_name}: {predictions.counts}"
+    groups = evaluate_groups(predictions, main.demographics, replicates=replicates, seed=seed, progress=progress)
     chapters = [
-        sections.discrimination(evaluation, source=source),
-        sections.roc(evaluation, source=source),
-        sections.precision_recall(evaluation, source=source),
+        *sections.build_scores(evaluation, points, source=source),
+        sections.build_groups(groups, predictions.labels, source=source),
     ]
-    if calibration and thresholds:
-        chapters.append(sections.decisions(evaluation, thresholds, source=source))
-        chapters.append(sections.reliability(evaluation, calibration, source=source))
-    groups = evaluate_groups(
-        predictions,
-        main.people,
-        replicates=replicates,
-        seed=seed,
-        progress=lambda done, total: progress("scores by sex, age and view", done, total),
-    )
-    chapters.append(sections.groups(groups, source=source))
     row = evaluation.scores.loc[MEAN]
     lede = [
         f"Mean AUC {format_interval(row['auc'], evaluation.interval(MEAN), 3)} over {row['note']} findings.",
@@ -76,23 +68,22 @@ def score_file(
     ]
     page = Page(f"Scores of {path.name}", lede, [f"{note}." for note in notes], chapters)
     save_page(page, out / f"{REPORT}.html")
-    facts = {"file": path.name, "part": main.part, "split_name": main.split_name, "patients": predictions.num_patients}
-    write_text(out / "scores.csv", evaluation.scores.reset_index().assign(**facts).to_csv(index=False))
-    write_text(out / "groups.csv", groups.assign(**facts | {"patients": groups["patients"]}).to_csv(index=False))
-    return out / f"{REPORT}.html", evaluation, main.split_name, notes
+    facts = {"file": path.name, "part": main.set_name, "split_name": main.split_name}
+    scores = evaluation.scores.reset_index().assign(**facts, patients=predictions.num_patients)
+    write_text(out / "scores.csv", scores.to_csv(index=False))
+    write_text(out / "groups.csv", groups.assign(**facts).to_csv(index=False))
+    return ScoredFile(out / f"{REPORT}.html", evaluation, main.split_name, notes)
 
 
-def _fit(validation: Foreign, main: Foreign, path: Path):
-    if validation.predictions.names != main.predictions.names:
-        raise InputError(f"{path} has other labels than the predictions: {', '.join(validation.predictions.names)}")
+def _fit(validation: ExternalPredictions, main: ExternalPredictions, path: Path) -> OperatingPoints:
+    if validation.predictions.labels != main.predictions.labels:
+        raise InputError(f"{path} has other labels than the predictions: {validation.predictions.labels.describe()}")
     if validation.kind != main.kind:
-        raise InputError(f"{path} holds {validation.kind} and the predictions hold {main.kind}: bring both alike")
+        raise InputError(f"{path} holds {validation.kind} and the predictions hold {main.kind}: give both as one kind")
     if shared := set(validation.predictions.patient_ids) & set(main.predictions.patient_ids):
         raise InputError(
             f"{num_of(len(shared), 'patient', 'is')} in {path} and in the predictions too (first: {min(shared)}): "
-            "thresholds "
-            f"must "
-            "come of other patients"
+            "thresholds must come from other patients"
         )
-    metrics = {"fold": None, "split_name": validation.split_name}
-    return fit_operating_points(validation.predictions, describe_part(validation.predictions, metrics, "validation"))
+    fitted_on = build_origin(validation.predictions, validation.split_name, None)
+    return fit_operating_points(validation.predictions, fitted_on)

@@ -1,6 +1,7 @@
-"""The figures of reports. One idea a figure, colours that everyone can tell apart (Okabe and Ito's)."""
+"""The figures of reports. One idea per figure, colours that everyone can tell apart (Okabe and Ito's)."""
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.typing import LineStyleType
 
-from cxrkeras.scoring.calibration import find_bins
+from cxrkeras.labels import display_name
+from cxrkeras.scoring.calibration import compute_bins
 from cxrkeras.scoring.intervals import Interval
 from cxrkeras.text import num_of, plain
 
@@ -21,6 +24,7 @@ CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, "#000000", "#8C6D31")
 MARKERS = "osD^vPX*"
 GREY = "#6B7480"
 _COLUMNS = 5
+_TITLE_LETTERS = 24  # in a line above a panel
 _WIDTH = 10.6  # inches, at 104 dots
 
 
@@ -46,6 +50,17 @@ class PrecisionRecall:
     prevalence: float
 
 
+@dataclass(frozen=True)
+class Reliability:
+    """One label's truth, 0 or 1, and probabilities before and after calibration, (N,), and their errors."""
+
+    truth: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    error_before: float
+    error_after: float
+
+
 def start_figure(height: float, title: str, source: str) -> Figure:
     """An empty figure that says what it shows and of which images."""
     figure = Figure(figsize=(_WIDTH, height), layout="constrained", dpi=104)
@@ -55,16 +70,11 @@ def start_figure(height: float, title: str, source: str) -> Figure:
     return figure
 
 
-def spell(label: str) -> str:
-    """A label as people write it."""
-    return label.replace("_", " ")
-
-
 def _grid(
     count: int, panel_height: float, title: str, source: str, *, is_shared: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """A figure with a panel for each label, with the same axes or not; those left over are taken out."""
-    columns = min(count, _COLUMNS)
+    columns = _count_columns(count)
     rows = -(-count // columns)
     figure = start_figure(panel_height * rows + 0.9, title, source)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=is_shared, sharey=is_shared).ravel()
@@ -77,8 +87,27 @@ def _grid(
     return figure, list(panels[:count])
 
 
+def _count_columns(count: int) -> int:
+    return min(count, _COLUMNS)
+
+
+def _fit_title(label: str) -> str:
+    """A label as the title of a panel: long ones in two lines, with what is too much left out of the middle."""
+    pieces = re.findall(r".+?(?:[/ ,;-]+|$)", plain(display_name(label)))
+    lines = [""]
+    for piece in pieces:
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > _TITLE_LETTERS:
+            lines.append("")
+        lines[-1] += piece
+    if len(lines) > 2:
+        lines = [lines[0], "\u2026" + lines[-1]]
+    return "\n".join(
+        line.strip() if len(line) <= _TITLE_LETTERS + 2 else f"{line[:_TITLE_LETTERS]}\u2026" for line in lines
+    )
+
+
 def _label_outer(panels: Sequence[Axes], x: str, y: str) -> None:
-    columns = min(len(panels), _COLUMNS)
+    columns = _count_columns(len(panels))
     for number, panel in enumerate(panels):
         if number % columns == 0:
             panel.set_ylabel(y, fontsize=9)
@@ -100,15 +129,15 @@ def format_interval(value: float, interval: Interval, digits: int = 2) -> str:
 
 
 def plot_roc(curves: Mapping[str, RocCurve | None], *, source: str) -> Figure:
-    """ROC curves, a panel a label, with the operating point that was fixed on validation."""
+    """ROC curves, a panel per label, with the operating point that was fixed on validation."""
     figure, panels = _grid(len(curves), 2.25, "ROC curves", source)
     for panel, (label, curve) in zip(panels, curves.items(), strict=True):
-        panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
         panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-        panel.set_title(spell(label), fontsize=10)
+        panel.set_title(_fit_title(label), fontsize=10)
         if curve is None:
             _note_absence(panel, "not defined")
             continue
+        panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
         panel.plot(curve.false_positive_rate, curve.sensitivity, color=BLUE, linewidth=1.6)
         panel.text(
             0.98, 0.04, f"AUC {curve.auc:.3f}\n{_range(curve.interval, 3)}", transform=panel.transAxes, ha="right",
@@ -134,42 +163,42 @@ def _add_legend(figure: Figure, *keys: Line2D) -> None:
     figure.legend(handles=keys, loc="outside upper right", ncols=len(keys), fontsize=9, frameon=False)
 
 
-def _key(marker: str, colour: str, label: str, linestyle: str = "none") -> Line2D:
+def _key(marker: str, colour: str, label: str, linestyle: LineStyleType = "none") -> Line2D:
     return Line2D([], [], marker=marker, color=colour, linestyle=linestyle, label=label, markersize=6)
 
 
 def plot_precision_recall(curves: Mapping[str, PrecisionRecall | None], *, source: str) -> Figure:
-    """Precision against recall, a panel a label, with the prevalence: what calling every image positive would give."""
+    """Precision against recall, a panel per label, with the prevalence, what calling all positive would give."""
     figure, panels = _grid(len(curves), 2.4, "Precision and recall", source)
     for panel, (label, curve) in zip(panels, curves.items(), strict=True):
         panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-        panel.set_title(spell(label), fontsize=10)
+        panel.set_title(_fit_title(label), fontsize=10)
         if curve is None:
             _note_absence(panel, "not defined")
             continue
         panel.step(curve.recall, curve.precision, where="post", color=BLUE, linewidth=1.6)
         panel.axhline(curve.prevalence, color=GREY, linewidth=1, linestyle=":")
         score = f"AP {curve.average_precision:.3f} ({_range(curve.interval, 3)})"
-        panel.set_title(f"{spell(label)}\n{score}", fontsize=9.5)
+        panel.set_title(f"{_fit_title(label)}\n{score}", fontsize=9.5)
     _label_outer(panels, "recall (sensitivity)", "precision (PPV)")
     _add_legend(figure, _key("", GREY, "prevalence", linestyle=":"))
     return figure
 
 
 def plot_confusion(outcomes: pd.DataFrame, *, source: str) -> Figure:
-    """Confusion matrices at the thresholds, a panel a label, as counts and as shares of the row.
+    """Confusion matrices at the thresholds, a panel per label, as counts and as shares of the row.
 
-    outcomes: a row a label with tp, fp, fn, tn; NaN where there is no threshold.
+    outcomes: a row per label with tp, fp, fn, tn; NaN where there is no threshold.
     """
     figure, panels = _grid(len(outcomes), 2.2, "Confusion matrices at the thresholds fixed on validation", source)
     for panel, (label, row) in zip(panels, outcomes.iterrows(), strict=True):
-        panel.set_title(spell(str(label)), fontsize=10)
+        panel.set_title(_fit_title(str(label)), fontsize=10)
         panel.set(xticks=[0, 1], yticks=[0, 1])
         panel.set_xticklabels(["found", "not found"], fontsize=8.5)
         panel.set_yticklabels(["present", "absent"], fontsize=8.5, rotation=90, va="center")
         panel.tick_params(length=0)
         counts = np.array([[row["tp"], row["fn"]], [row["fp"], row["tn"]]])
-        panel.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
+        panel.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), box_aspect=0.85)
         if not np.isfinite(counts).all():
             _note_absence(panel, "no threshold")
             continue
@@ -181,7 +210,7 @@ def plot_confusion(outcomes: pd.DataFrame, *, source: str) -> Figure:
                 share = f"{shares[i, j]:.0%}" if np.isfinite(shares[i, j]) else "none"
                 colour = "white" if shares[i, j] > 0.9 else "black"
                 panel.text(j, i, f"{counts[i, j]:,.0f}\n{share}", ha="center", va="center", fontsize=9, color=colour)
-    _label_outer(panels, "network", "report")
+    _label_outer(panels, "network", "label")
     return figure
 
 
@@ -206,13 +235,13 @@ def _mark_epoch(panel: Axes, epoch: int) -> None:
 
 
 def plot_auc_epochs(history: pd.DataFrame, names: Sequence[str], best_epoch: int, *, source: str) -> Figure:
-    """Validation AUC against the epoch, a panel a label, the mean of the findings behind each."""
+    """Validation AUC against the epoch, a panel per label, the mean of the findings behind each."""
     figure, panels = _grid(len(names), 1.9, "Validation AUC of each label by epoch", source)
     for panel, label in zip(panels, names, strict=True):
         panel.plot(history["epoch"], history["auc/mean"], color="#B9C0C9", linewidth=2.5)
         panel.plot(history["epoch"], history[f"auc/{label}"], color=BLUE, marker="o", markersize=3, linewidth=1.3)
         _mark_epoch(panel, best_epoch)
-        panel.set_title(spell(label), fontsize=10)
+        panel.set_title(_fit_title(label), fontsize=10)
         if not np.isfinite(history[f"auc/{label}"]).any():
             _note_absence(panel, "not defined")
     _label_outer(panels, "epoch", "AUC")
@@ -224,35 +253,24 @@ def plot_auc_epochs(history: pd.DataFrame, names: Sequence[str], best_epoch: int
     return figure
 
 
-def plot_reliability(
-    truth: np.ndarray,
-    before: np.ndarray,
-    after: np.ndarray,
-    names: Sequence[str],
-    errors: tuple[np.ndarray, np.ndarray],
-    *,
-    source: str,
-) -> Figure:
-    """Observed against predicted probability in bins of equal mass, before and after calibration, a panel a label.
-
-    truth: 0 or 1, (N, L); before, after: probabilities (N, L); errors: the calibration errors of both, (L,).
-    """
+def plot_reliability(curves: Mapping[str, Reliability], *, source: str) -> Figure:
+    """Observed against predicted probability in bins of equal mass, before and after calibration, a panel per label."""
     # Each label has its own range: a rare one's probabilities are all small.
-    figure, panels = _grid(len(names), 2.45, "Reliability before and after calibration", source, is_shared=False)
-    for column, (panel, label) in enumerate(zip(panels, names, strict=True)):
-        panel.set_title(spell(label), fontsize=10)
-        if not (np.isfinite(before[:, column]).all() and np.isfinite(after[:, column]).all()):
+    figure, panels = _grid(len(curves), 2.45, "Reliability before and after calibration", source, is_shared=False)
+    for panel, (label, curve) in zip(panels, curves.items(), strict=True):
+        panel.set_title(_fit_title(label), fontsize=10)
+        if not (len(curve.truth) and np.isfinite(curve.before).all() and np.isfinite(curve.after).all()):
             _note_absence(panel, "not defined")
             continue
         largest = 0.02
-        for probs, colour, marker, style in ((before, ORANGE, "s", "--"), (after, BLUE, "o", "-")):
-            parts = find_bins(probs[:, column])
-            predicted = [probs[part, column].mean() for part in parts]
-            observed = [truth[part, column].mean() for part in parts]
+        for probs, colour, marker, style in ((curve.before, ORANGE, "s", "--"), (curve.after, BLUE, "o", "-")):
+            bins = compute_bins(probs)
+            predicted, observed = [probs[rows].mean() for rows in bins], [curve.truth[rows].mean() for rows in bins]
             panel.plot(predicted, observed, color=colour, marker=marker, markersize=4, linestyle=style, linewidth=1.2)
             largest = max(largest, *predicted, *observed)
         panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
-        panel.set_title(f"{spell(label)}\nerror {errors[0][column]:.3f}, then {errors[1][column]:.3f}", fontsize=9.5)
+        errors = f"error {curve.error_before:.3f}, then {curve.error_after:.3f}"
+        panel.set_title(f"{_fit_title(label)}\n{errors}", fontsize=9.5)
         limits = (-0.04 * largest, 1.08 * largest)
         panel.set(xlim=limits, ylim=limits, aspect="equal")
         panel.locator_params(nbins=4)
@@ -293,22 +311,24 @@ def plot_groups(groups: pd.DataFrame, *, title: str, source: str) -> Figure:
 
 
 def plot_prevalence(
-    shares: pd.DataFrame, *, source: str, title: str = "Prevalence in both parts", differing: Sequence[str] = ()
+    shares: pd.DataFrame, *, source: str, title: str = "Prevalence in both sets", differing: Sequence[str] = ()
 ) -> Figure:
-    """The share of images with each label in two parts, a line between them.
+    """The share of images with each label in two sets, a line between them.
 
-    shares: a row a label, a column for each part. The names of `differing` labels are set in bold.
+    shares: a row per label, a column for each set. The names of `differing` labels are set in bold.
     """
     figure = start_figure(0.36 * len(shares) + 1.9, title, source)
     panel = figure.subplots()
     places = np.arange(len(shares))
     panel.hlines(places, shares.min(axis=1), shares.max(axis=1), color="#B9C0C9", linewidth=3)
     for part, colour, marker in zip(shares.columns, (BLUE, RED), "os", strict=True):
-        panel.plot(shares[part], places, marker=marker, color=colour, linestyle="none", label=part, markersize=7)
-    panel.set_yticks(places, [spell(label) for label in shares.index], fontsize=9.5)
+        panel.plot(
+            shares[part], places, marker=marker, color=colour, linestyle="none", label=part, markersize=7, clip_on=False
+        )
+    panel.set_yticks(places, [display_name(label) for label in shares.index], fontsize=9.5)
     for text, label in zip(panel.get_yticklabels(), shares.index, strict=True):
         text.set_fontweight("bold" if label in differing else "normal")
-    panel.invert_yaxis()
+    panel.set_ylim(len(shares) - 0.5, -0.5)
     panel.set_xlim(left=0)
     panel.xaxis.set_major_formatter(PercentFormatter(1))
     panel.set_xlabel("share of images")
@@ -319,11 +339,11 @@ def plot_prevalence(
 
 
 def plot_bands(epochs: Mapping[str, pd.DataFrame], *, source: str) -> Figure:
-    """Mean validation AUC against the epoch, a line a run, with a band of one deviation over its folds.
+    """Mean validation AUC against the epoch, a line per run, with a band of one standard deviation over its folds.
 
     epochs: by run, a table of epoch, mean, std (NaN of a single fold).
     """
-    figure = start_figure(4.6, "Mean validation AUC by epoch, with one deviation over folds", source)
+    figure = start_figure(4.6, "Mean validation AUC by epoch, with one standard deviation over folds", source)
     panel = figure.subplots()
     for number, (run, rows) in enumerate(epochs.items()):
         colour, marker = CYCLE[number % len(CYCLE)], MARKERS[number // len(CYCLE) % len(MARKERS)]
@@ -341,13 +361,13 @@ def plot_matrix(
     values: pd.DataFrame, *, title: str, source: str, text: Sequence[Sequence[str]], is_signed: bool = False
 ) -> Figure:
     """A square table of labels against labels in colour, with `text` in its cells."""
-    figure = start_figure(8.2, title, source)
+    figure = start_figure(max(3.0, 0.42 * len(values) + 1.9), title, source)
     panel = figure.subplots()
     array = values.to_numpy(float)
     strongest = np.nanmax(np.abs(array)) if np.isfinite(array).any() else 1
     limits = {"cmap": "RdBu_r", "vmin": -strongest, "vmax": strongest} if is_signed else {"cmap": "Blues", "vmin": 0}
     panel.imshow(array, **limits)
-    names = [spell(label) for label in values.index]
+    names = [display_name(label) for label in values.index]
     panel.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=9.5)
     panel.set_yticks(range(len(names)), names, fontsize=9.5)
     for i, row in enumerate(text):
@@ -358,7 +378,7 @@ def plot_matrix(
 
 
 def plot_histograms(parts: Mapping[str, np.ndarray], bins: np.ndarray, *, title: str, x: str, source: str) -> Figure:
-    """The shares of two parts in the same bins, side by side."""
+    """The shares of two sets in the same bins, side by side."""
     figure = start_figure(3.9, title, source)
     panel = figure.subplots()
     width = 0.8 / len(parts)

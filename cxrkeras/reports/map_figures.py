@@ -9,14 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cxrkeras.explain.overlay import blend_map
-from cxrkeras.reports.figures import BLUE, CYCLE, GREY, MARKERS, ORANGE, spell, start_figure
+from cxrkeras.labels import display_name
+from cxrkeras.reports.figures import BLUE, CYCLE, GREY, MARKERS, ORANGE, start_figure
 from cxrkeras.text import format_share, plain
 
 
 def plot_mistakes(
     mistakes: pd.DataFrame, pairs: Sequence[tuple[np.ndarray, np.ndarray | None]], *, source: str
 ) -> Figure:
-    """Images on the wrong side of a threshold, each beside the heat map of the finding.
+    """Images on the wrong side of a threshold, each next to the heat map of the finding.
 
     mistakes: image_id, label, kind, prob, threshold; pairs: a grey image, uint8 (S, S), and a raw map (h, w) or None.
     """
@@ -34,8 +35,8 @@ def plot_mistakes(
         if heat is not None and not (heat > 0).any():
             _note_emptiness(panel, 0.75)
         panel.set_title(
-            f"{row.kind}: {spell(row.label)}\n{format_share(row.prob)}, threshold {format_share(row.threshold)}; "
-            f"{plain(row.image_id, 40)}",
+            f"{row.kind}: {display_name(row.label)}\n{format_share(row.prob)}, threshold "
+            f"{format_share(row.threshold)}; {plain(row.image_id[-24:])}",
             fontsize=8.5,
         )
     return figure
@@ -51,9 +52,9 @@ def _note_emptiness(panel: Axes, x: float) -> None:
 def plot_pointing(
     by_method: Mapping[str, pd.DataFrame], findings: Sequence[str], methods: Sequence[str], *, source: str
 ) -> Figure:
-    """The pointing game of each finding, a mark a method; the first one with its interval.
+    """The pointing game of each finding, a mark per method; the first one with its interval.
 
-    by_method: a table a method with a row a finding and columns pointing, pointing_low, pointing_high, cases.
+    by_method: a table per method with a row per finding and columns pointing, pointing_low, pointing_high, cases.
     """
     figure = start_figure(0.4 * len(findings) + 1.9, "Pointing game", source)
     panel = figure.subplots()
@@ -67,7 +68,7 @@ def plot_pointing(
             markersize=12 if marker == "|" else 7, markeredgewidth=2, label=method,
         )  # fmt: skip
     cases = by_method[methods[0]].loc[list(findings), "cases"]
-    panel.set_yticks(places, [f"{spell(name)} ({count:,})" for name, count in cases.items()], fontsize=9.5)
+    panel.set_yticks(places, [f"{display_name(name)} ({count:,})" for name, count in cases.items()], fontsize=9.5)
     panel.invert_yaxis()
     panel.set(xlim=(-0.02, 1.02), xlabel="share of boxed findings")
     panel.grid(axis="x", color="#E3E7EC")
@@ -79,7 +80,7 @@ def plot_pointing(
 def plot_hit_rates(
     by_method: Mapping[str, pd.DataFrame], finding: str, levels: Sequence[float], *, source: str
 ) -> Figure:
-    """The share of cases that reach each level of IoU and of IoBB, a line a method."""
+    """The share of cases that reach each level of IoU and of IoBB, a line per method."""
     figure = start_figure(3.9, "Overlap of heat map and box", source)
     for panel, (score, name) in zip(
         figure.subplots(1, 2, sharey=True), (("iou", "IoU"), ("iobb", "IoBB")), strict=True
@@ -95,7 +96,7 @@ def plot_hit_rates(
 
 
 def plot_cases(panels: Mapping[str, Sequence[tuple]], *, source: str) -> Figure:
-    """A row of images a kind: grey image, raw map, true boxes (K, 4), image id and finding, IoU."""
+    """A row of images per kind: grey image, raw map, true boxes (K, 4), image id and finding, IoU."""
     columns = max(len(cases) for cases in panels.values())
     figure = start_figure(3.05 * len(panels) + 0.8, "Heat maps and true boxes", source)
     axes = figure.subplots(len(panels), columns, squeeze=False)
@@ -108,5 +109,5 @@ def plot_cases(panels: Mapping[str, Sequence[tuple]], *, source: str) -> Figure:
                 _note_emptiness(panel, 0.5)
             for x, y, width, height in boxes * len(grey):
                 panel.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="white", linewidth=1.5))
-            panel.set_title(f"{kind}: {spell(finding)}, IoU {iou:.2f}\n{plain(image, 40)}", fontsize=9)
+            panel.set_title(f"{kind}: {display_name(finding)}, IoU {iou:.2f}\n{plain(image, 40)}", fontsize=9)
     return figure

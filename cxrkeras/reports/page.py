@@ -1,4 +1,4 @@
-"""A page: one HTML file that opens without a network, its figures as PNGs beside it too."""
+"""A page: one HTML file that opens without a network, with its figures also as PNGs next to it."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ _TEMPLATES = jinja2.Environment(
 
 @dataclass(frozen=True)
 class Table:
-    """Texts in rows and columns; `strong` are the places (row, column) of those to be set in bold."""
+    """Texts in rows and columns; `strong` are the (row, column) of the cells set in bold."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -65,7 +65,7 @@ class Page:
 
 
 def save_page(page: Page, path: Path) -> None:
-    """Write the page and the PNGs of its figures, beside it; the page holds them too."""
+    """Write the page and the PNGs of its figures next to it; the page holds them too."""
     make_folder(path.parent)
     text, images = render_page(page)
     for name, content in images.items():

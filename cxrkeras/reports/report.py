@@ -1,24 +1,21 @@
 """The report of one fold: a page, its figures, its scores as CSV, and a model card."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from cxrkeras import labels
-from cxrkeras.config import CONFIG, Experiment, format_experiment
+from cxrkeras.config import Labels, format_experiment
+from cxrkeras.data.identity import NIH_PATIENTS
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer
-from cxrkeras.files import load_shaped, write_text
+from cxrkeras.files import write_text
+from cxrkeras.labels import display_name
 from cxrkeras.models.compiled import load_network
-from cxrkeras.records.batches import read_images
-from cxrkeras.records.manifest import load_index, load_manifest
+from cxrkeras.progress import SILENT, Progress
 from cxrkeras.reports import figures, map_figures, sections
-from cxrkeras.reports.figures import format_interval, spell
-from cxrkeras.reports.history import load_history
+from cxrkeras.reports.figures import format_interval
 from cxrkeras.reports.page import Page, Picture, Section, Table, render, save_page
-from cxrkeras.scoring.calibration import Calibration
 from cxrkeras.scoring.evaluation import (
     MEAN,
     Evaluation,
@@ -27,236 +24,196 @@ from cxrkeras.scoring.evaluation import (
     evaluate_groups,
     find_mistakes,
 )
-from cxrkeras.scoring.find_runs import HISTORY, METRICS, MODEL, MODEL_CARD, REPORT, Config, Metrics, predictions_file
 from cxrkeras.scoring.intervals import REPLICATES
 from cxrkeras.scoring.notes import UNVERIFIED
-from cxrkeras.scoring.operating_points import load_operating_points
-from cxrkeras.scoring.predictions import Predictions, check_parts, load_predictions
-from cxrkeras.scoring.thresholds import Thresholds
+from cxrkeras.scoring.operating_points import OperatingPoints
+from cxrkeras.scoring.predictions import Predictions
+from cxrkeras.scoring.run import Fold
+from cxrkeras.scoring.run_files import (
+    MODEL,
+    MODEL_CARD,
+    REPORT,
+    SCORED_SETS,
+    TEST_SET,
+    TRAINED,
+    VALIDATION,
+    Config,
+    Metrics,
+    SetCounts,
+)
 from cxrkeras.text import num_of
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass
-class Fold:
+class Material:
     """What is there of a fold to report on; `notes` are sentences about what is not."""
 
-    folder: Path
-    config: dict
-    metrics: dict
-    parts: dict[str, Predictions]
-    calibration: Calibration | None = None
-    thresholds: Thresholds | None = None
+    fold: Fold
+    sets: dict[str, Predictions]
+    points: OperatingPoints | None = None
     history: pd.DataFrame | None = None
-    people: pd.DataFrame | None = None
+    demographics: pd.DataFrame | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
-    def name(self) -> str:
-        return f"{self.folder.parent.name}/{self.folder.name}"
+    def metrics(self) -> Metrics:
+        return self.fold.metrics
 
     @property
-    def shares_validation(self) -> bool:
-        return self.config.get("shares_validation", True)
+    def config(self) -> Config:
+        return self.fold.config
 
-    @property
-    def records(self) -> Path:
-        return Path(self.metrics["records"])
-
-    def describe(self, part: str) -> str:
+    def describe(self, name: str) -> str:
         """Which images of which split: what every figure and table has to say."""
-        predictions = self.parts[part]
-        kind = "synthetic phantoms, " if self.metrics["is_synthetic"] else ""
-        share = ", with a part of its images" if self.metrics["is_partial"] else ""
-        return (
-            f"{self.name}; {kind}{part} part of split {self.metrics['split_name']}{share}: "
-            f"{num_of(len(predictions.truth), 'image')} of {num_of(predictions.num_patients, 'patient')}"
-        )
+        return self.fold.describe(self.sets[name], name)
 
 
-def load_fold(folder: Path) -> Fold:
+def gather_material(fold: Fold) -> Material:
     """Read a finished fold. What is missing is noted; InputError if there are no predictions to be scored."""
-    metrics = load_shaped(folder / METRICS, Metrics)
-    config = load_shaped(folder / CONFIG, Config)
-    parts, notes = {}, []
-    for part in ("validation", "test"):
+    sets, notes = {}, []
+    for name in SCORED_SETS:
         try:
-            parts[part] = load_predictions(folder / predictions_file(part))
+            sets[name] = fold.load_predictions(name)
         except InputError as error:
-            notes.append(f"Without {part} scores: {error}.")
-    if not config.get("shares_validation", True) and "test" not in parts:
-        members = " ".join(config["members"])
+            notes.append(f"Without {name} scores: {error}.")
+    if not fold.shares_validation and TEST_SET not in sets:
         raise InputError(
-            f"{folder} has no test predictions that can be read, and its validation images, of different networks, "
-            f'have no common score: `make ensemble RUNS="{members}"` builds it again'
+            f"{fold.folder} has no test predictions that can be read, and its validation images, of different "
+            f"networks, have no common score: `cxrkeras ensemble {' '.join(fold.config.members or [])}` builds it again"
         )
-    if not parts:
+    if not sets:
         raise InputError(" ".join(notes))
-    check_parts(parts, folder)
-    fold = Fold(folder, config, metrics, parts, notes=notes)
+    fold.check(sets)
+    material = Material(fold, sets, notes=notes)
     try:
-        fold.calibration, fold.thresholds = load_operating_points(folder)
+        material.points = fold.operating_points
     except InputError as error:
         notes.append(f"Without thresholds and calibration: {error}.")
-    fold.history = _load_history(folder, notes)
-    fold.people = _load_people(fold, notes)
-    return fold
-
-
-def _load_history(folder: Path, notes: list[str]) -> pd.DataFrame | None:
-    if not (folder / MODEL).is_file() and not (folder / HISTORY).is_file():
-        return None  # an ensemble was not trained
-    curves = ("loss/train", "loss/validation", "auc/mean", *(f"auc/{label}" for label in labels.LABELS))
+    if fold.kind == TRAINED:
+        curves = ("loss/train", "loss/validation", "auc/mean", *(f"auc/{label}" for label in fold.labels))
+        try:
+            material.history = fold.load_history(curves)
+        except InputError as error:
+            notes.append(f"Without curves of the training: {error}.")
     try:
-        return load_history(folder, curves)
-    except InputError as error:
-        notes.append(f"Without curves of the training: {error}.")
-        return None
-
-
-def _load_people(fold: Fold, notes: list[str]) -> pd.DataFrame | None:
-    try:
-        if load_manifest(fold.records).fingerprint != fold.config["records_fingerprint"]:
-            raise InputError(f"{fold.records} holds other data than this run was trained on")
-        return load_index(fold.records).set_index("image_id")[["age", "sex", "view"]]
+        material.demographics = fold.records.index.set_index("image_id")[["age", "sex", "view"]]
     except InputError as error:
         notes.append(f"Without scores by sex, age and view, and without pictures of mistakes: {error}.")
-        return None
+    return material
 
 
 def write_report(
-    folder: Path,
-    *,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-    progress: Progress = lambda phase, done, total: None,
+    fold: Fold, *, replicates: int = REPLICATES, seed: int = 0, progress: Progress = SILENT
 ) -> tuple[Path, list[str]]:
     """Write `report/` in the folder of a fold; returns the page's path and what it is without, in sentences.
 
-    `progress` is called with a phase, the units done and all. Raises InputError if the fold has no predictions.
+    Raises InputError if the fold has no predictions.
     """
-    fold = load_fold(folder)
+    material = gather_material(fold)
     evaluations = {
-        part: evaluate(
+        name: evaluate(
             predictions,
-            calibration=fold.calibration,
-            thresholds=fold.thresholds,
+            points=material.points,
             replicates=replicates,
             seed=seed,
-            progress=lambda done, total, part=part: progress(f"intervals of {part}", done, total),
+            progress=progress,
+            phase=f"intervals of {name}",
         )
-        for part, predictions in fold.parts.items()
-        if part == "test" or fold.shares_validation  # images of different networks have no common score
+        for name, predictions in material.sets.items()
+        if name == TEST_SET or fold.shares_validation  # images of different networks have no common score
     }
-    part = "test" if "test" in evaluations else "validation"
-    main, source = evaluations[part], fold.describe(part)
-    fold.notes += main.notes
-    out = folder / REPORT
-    beside = evaluations["validation"] if part == "test" and "validation" in evaluations else None
-    chapters = [sections.discrimination(main, source=source, beside=beside)]
-    chapters += [sections.roc(main, source=source), sections.precision_recall(main, source=source)]
-    if fold.thresholds and fold.calibration:
-        chapters.append(sections.decisions(main, fold.thresholds, source=source))
-        chapters.append(sections.reliability(main, fold.calibration, source=source))
-    if fold.history is not None:
-        chapters.append(_training(fold))
-    tables = {"scores": _scores_table(fold, evaluations)}
-    if fold.people is not None and main.predictions.has_patients:
+    shown = TEST_SET if TEST_SET in evaluations else VALIDATION
+    main, source = evaluations[shown], material.describe(shown)
+    material.notes += main.notes
+    validation = evaluations.get(VALIDATION) if shown == TEST_SET else None
+    chapters = sections.build_scores(main, material.points, source=source, validation=validation)
+    if material.history is not None and fold.metrics.best_epoch is not None:
+        chapters.append(_build_training(material, material.history, fold.metrics.best_epoch))
+    tables = {"scores": _tabulate_scores(fold, evaluations)}
+    if material.demographics is not None and main.predictions.has_patients:
         groups = evaluate_groups(
-            main.predictions,
-            fold.people,
-            replicates=replicates,
-            seed=seed,
-            progress=lambda done, total: progress("scores by sex, age and view", done, total),
+            main.predictions, material.demographics, replicates=replicates, seed=seed, progress=progress
         )
-        tables["groups"] = groups.assign(part=part, split_name=fold.metrics["split_name"])
-        chapters.append(sections.groups(groups, source=source))
-    if len(fold.parts) == 2:
-        chapters.append(_prevalence(fold, seed))
-    if fold.people is not None and fold.thresholds:
-        chapters.append(_mistakes(fold, main, source, progress))
-    chapters.append(_experiment(fold))
-    page = Page(f"Report of {fold.name}", _lede(fold, main, source), [*_warnings(fold), *fold.notes], chapters)
-    save_page(page, out / f"{REPORT}.html")
+        tables["groups"] = groups.assign(part=shown, split_name=fold.metrics.split_name)
+        chapters.append(sections.build_groups(groups, fold.labels, source=source))
+    if len(material.sets) == 2:
+        chapters.append(_build_prevalence(material, seed))
+    if material.demographics is not None and material.points:
+        chapters.append(_build_mistakes(material, main, material.points, source, progress))
+    chapters.append(_build_experiment(material))
+    lede, warnings = _write_lede(fold, main, source), [*_write_warnings(fold), *material.notes]
+    out = fold.folder / REPORT
+    save_page(Page(f"Report of {fold.name}", lede, warnings, chapters), out / f"{REPORT}.html")
     for name, table in tables.items():
         write_text(out / f"{name}.csv", table.to_csv(index=False))
-    write_text(out / MODEL_CARD, _render_card(fold, main, source, chapters[0].tables[0]))
-    return out / f"{REPORT}.html", fold.notes
+    write_text(out / MODEL_CARD, _render_card(material, main, source, chapters[0].tables[0]))
+    return out / f"{REPORT}.html", material.notes
 
 
-def _warnings(fold: Fold) -> list[str]:
-    warnings = []
-    if fold.metrics["is_synthetic"]:
-        warnings.append("Trained and scored on synthetic phantoms. It says nothing about radiographs of patients.")
+def _write_warnings(fold: Fold) -> list[str]:
+    warnings = list(fold.warnings)
     if not fold.shares_validation:
         warnings.append(
             "An ensemble over folds: no image was held out by all its members. Its probabilities are the mean of their "
             f"calibrated ones and its thresholds the mean of theirs; {UNVERIFIED}. Such means are less extreme than "
             "the shares observed."
         )
-    if fold.config.get("is_past_known") is False:
+    if fold.config.is_past_known is False:
         warnings.append(
-            "It started from weights that do not say which patients trained them: whether some of those are held out "
-            "here could not be checked."
+            "It started from weights that do not record which patients trained them: whether some of those are held "
+            "out here could not be checked."
         )
-    if fold.metrics["is_partial"]:
-        warnings.append("Part of the listed images only: not comparable with scores on all of them.")
     return warnings
 
 
-def _lede(fold: Fold, main: Evaluation, source: str) -> list[str]:
+def _write_lede(fold: Fold, main: Evaluation, source: str) -> list[str]:
     row = main.scores.loc[MEAN]
     mean = format_interval(row["auc"], main.interval(MEAN), 3)
-    network = fold.config["experiment"]["model"]["name"] if "members" not in fold.config else "an ensemble"
-    return [
-        f"Mean AUC {mean} over the findings ({row['note']}), {network}.",
-        f"Source: {source}.",
-    ]
+    network = fold.experiment.model.name if fold.kind == TRAINED else "an ensemble"
+    return [f"Mean AUC {mean} over the findings ({row['note']}), {network}.", f"Source: {source}."]
 
 
-def _scores_table(fold: Fold, evaluations: dict[str, Evaluation]) -> pd.DataFrame:
+def _tabulate_scores(fold: Fold, evaluations: dict[str, Evaluation]) -> pd.DataFrame:
     tables = []
-    for part, evaluation in evaluations.items():
+    for name, evaluation in evaluations.items():
         facts = {
-            "run": fold.folder.parent.name,
-            "fold": fold.metrics["fold"],
-            "part": part,
-            "split_name": fold.metrics["split_name"],
-            "is_synthetic": fold.metrics["is_synthetic"],
+            "run": fold.metrics.run,
+            "fold": fold.metrics.fold,
+            "part": name,
+            "split_name": fold.metrics.split_name,
+            "is_synthetic": fold.metrics.is_synthetic,
             "patients": evaluation.predictions.num_patients,
         }
         tables.append(evaluation.scores.reset_index().assign(**facts))
     return pd.concat(tables)
 
 
-def _training(fold: Fold) -> Section:
-    history, best = fold.history, fold.metrics["best_epoch"]
-    counts = fold.config["parts"]["training"]
+def _count(counts: SetCounts) -> str:
+    return f"{num_of(counts.images, 'image')} of {num_of(counts.patients, 'patient')}"
+
+
+def _build_training(material: Material, history: pd.DataFrame, best: int) -> Section:
+    fold, counts = material.fold, material.config.parts
     source = (
-        f"{fold.name}; split {fold.metrics['split_name']}, fold {fold.metrics['fold']} held out: training on "
-        f"{num_of(counts['images'], 'image')} of {num_of(counts['patients'], 'patient')}, validation on "
-        f"{num_of(fold.config['parts']['validation']['images'], 'image')} of "
-        f"{num_of(fold.config['parts']['validation']['patients'], 'patient')}"
+        f"{fold.name}; split {material.metrics.split_name}, fold {material.metrics.fold} held out: training on "
+        f"{_count(counts['training'])}, validation on {_count(counts['validation'])}"
+    )
+    losses = figures.plot_losses(history, best, source=source)
+    pages = sections.build_pages(
+        "auc_epochs",
+        list(fold.labels),
+        lambda names: figures.plot_auc_epochs(history, names, best, source=source),
+        "Validation AUC of each label against the epoch, and the mean of the findings in grey.",
     )
     return Section(
         "Training",
         [f"The network of epoch {best} was kept: that with the best mean AUC on validation."],
-        pictures=[
-            Picture(
-                "loss", figures.plot_losses(history, best, source=source), "Loss on training and validation images."
-            ),
-            Picture(
-                "auc_epochs",
-                figures.plot_auc_epochs(history, labels.LABELS, best, source=source),
-                "Validation AUC of each label against the epoch, and the mean of the findings in grey.",
-            ),
-        ],
+        pictures=[Picture("loss", losses, "Loss on training and validation images."), *pages],
     )
 
 
-def _prevalence(fold: Fold, seed: int) -> Section:
-    validation, test = fold.parts["validation"], fold.parts["test"]
+def _build_prevalence(material: Material, seed: int) -> Section:
+    validation, test = material.sets[VALIDATION], material.sets[TEST_SET]
     section = Section("Prevalence of validation and test")
     if not (validation.has_patients and test.has_patients):
         section.texts.append("Images without a patient: no comparison, which needs patients.")
@@ -264,29 +221,36 @@ def _prevalence(fold: Fold, seed: int) -> Section:
     table = compare_prevalence(validation, test, seed=seed)
     differing = list(table.index[table["differs"]])
     source = (
-        f"{fold.name}; split {fold.metrics['split_name']}: validation {num_of(len(validation.truth), 'image')} of "
-        f"{num_of(validation.num_patients, 'patient')}, test {num_of(len(test.truth), 'image')} of "
-        f"{num_of(test.num_patients, 'patient')}"
+        f"{material.fold.name}; split {material.metrics.split_name}: validation {validation.counts}, test {test.counts}"
     )
     if differing:
         section.warnings.append(
-            f"Validation and test differ by more than chance in {', '.join(map(spell, differing))}. Precision, NPV, "
-            "calibration and thresholds carry over from one prevalence to another only in part."
+            f"Validation and test differ by more than chance in {', '.join(map(display_name, differing))}. Precision, "
+            "NPV, calibration and thresholds carry over from one prevalence to another only in part."
         )
     else:
         section.texts.append(
             "No label's prevalence differs by more than chance (95 % bootstrap interval over patients)."
         )
-    figure = figures.plot_prevalence(table[["validation", "test"]], source=source, differing=differing)
-    caption = "Share of images with each label" + (
+    caption = "Share of images with each label, of those where it is known" + (
         "; in bold those that differ by more than chance." if differing else "."
     )
-    section.pictures.append(Picture("prevalence", figure, caption))
+    section.pictures += sections.build_pages(
+        "prevalence",
+        list(table.index),
+        lambda names: figures.plot_prevalence(
+            table.loc[list(names), list(SCORED_SETS)], source=source, differing=differing
+        ),
+        caption,
+    )
     return section
 
 
-def _mistakes(fold: Fold, main: Evaluation, source: str, progress: Progress) -> Section:
-    mistakes = find_mistakes(main, fold.thresholds)
+def _build_mistakes(
+    material: Material, main: Evaluation, points: OperatingPoints, source: str, progress: Progress
+) -> Section:
+    fold = material.fold
+    mistakes = find_mistakes(main, points.thresholds)
     section = Section("The most confident mistakes")
     if not len(mistakes):
         section.texts.append("No finding is on the wrong side of its threshold.")
@@ -295,29 +259,28 @@ def _mistakes(fold: Fold, main: Evaluation, source: str, progress: Progress) -> 
         "Images whose calibrated probability of a finding lies farthest, in log odds, on the wrong side of its "
         "threshold."
     )
-    if not fold.metrics["is_synthetic"]:
-        section.texts.append("Labels of the release were read out of reports by a program: some may be its mistakes.")
+    if not material.metrics.is_synthetic:
+        section.texts.append("Labels of public sets are often extracted from reports automatically: some may be wrong.")
     explain = None
     if (fold.folder / MODEL).is_file():
-        explain = build_explainer(load_network(fold.folder / MODEL))
+        explain = build_explainer(load_network(fold.folder / MODEL, fold.labels), fold.labels)
     else:
         section.texts.append(f"There is no {MODEL} here: the images are shown without heat maps.")
     try:
-        images = read_images(fold.records, mistakes["image_id"])
+        images = fold.records.read_images(mistakes["image_id"])
     except InputError as error:
         section.warnings.append(f"Without pictures: {error}.")
-        fold.notes.append(f"Without pictures of mistakes: {error}.")
+        material.notes.append(f"Without pictures of mistakes: {error}.")
         return section
-    pairs = []
-    for number, row in enumerate(mistakes.itertuples()):
+    advance, pairs = progress.start("heat maps of mistakes", len(mistakes)), []
+    for row in mistakes.itertuples():
         maps = explain(images[row.image_id])[1] if explain else {row.label: None}
         pairs.append((images[row.image_id], maps[row.label]))
-        progress("heat maps of mistakes", number + 1, len(mistakes))
-    figure = map_figures.plot_mistakes(mistakes, pairs, source=source)
+        advance()
     section.pictures.append(
         Picture(
             "mistakes",
-            figure,
+            map_figures.plot_mistakes(mistakes, pairs, source=source),
             "Left the image, right the Grad-CAM of the finding, scaled to its own maximum. A map without evidence "
             "means that no region raised the logit: the threshold, often low for rare findings, was passed by what is "
             "common to all images.",
@@ -326,14 +289,13 @@ def _mistakes(fold: Fold, main: Evaluation, source: str, progress: Progress) -> 
     return section
 
 
-def _experiment(fold: Fold) -> Section:
-    facts = {**_network_facts(fold), **_data_facts(fold), **fold.config["versions"]}
+def _build_experiment(material: Material) -> Section:
+    facts = {**_list_network_facts(material.fold), **_list_data_facts(material.fold), **material.config.versions}
     rows = [(name, str(value)) for name, value in facts.items()]
     section = Section("Experiment, data and software", tables=[Table(["what", "is"], rows)])
-    if "members" not in fold.config:
-        lines = format_experiment(Experiment(**fold.config["experiment"])).split("\n")
+    if material.fold.kind == TRAINED:
         pairs, header = [], ""
-        for line in lines:
+        for line in format_experiment(material.fold.experiment).split("\n"):
             if line.startswith("["):
                 header = line.strip("[]")
             elif line:
@@ -343,66 +305,83 @@ def _experiment(fold: Fold) -> Section:
     return section
 
 
-def _network_facts(fold: Fold) -> dict:
-    if "members" in fold.config:
-        kind = fold.config["average"] if fold.shares_validation else "calibrated probabilities"
-        return {"ensemble": f"mean {kind} of {', '.join(fold.config['members'])}"}
-    model = fold.config["experiment"]["model"]
+def _list_network_facts(fold: Fold) -> dict:
+    labels = f"{len(fold.labels)}: {fold.labels.describe()}"
+    if fold.kind != TRAINED:
+        kind = fold.config.average if fold.shares_validation else "calibrated probabilities"
+        return {"ensemble": f"mean {kind} of {', '.join(fold.config.members or [])}", "labels": labels}
+    model = fold.experiment.model
     return {
-        "network": model["name"],
-        "input": f"grey, {model['size']} x {model['size']} pixels",
-        "started from": model["weights"],
+        "network": model.name,
+        "input": f"grey, {model.size} x {model.size} pixels",
+        "labels": labels,
+        "started from": model.weights,
         "file": MODEL,
     }
 
 
-def _data_facts(fold: Fold) -> dict:
+def _list_data_facts(fold: Fold) -> dict:
+    metrics, config = fold.metrics, fold.config
     facts = {
-        "records": fold.metrics["records"],
-        "records fingerprint": fold.config["records_fingerprint"],
-        "split": fold.metrics["split_name"],
-        "folds": f"{fold.config['folds']['count']}, cut by patient with seed {fold.config['folds']['seed']}",
-        "synthetic": "yes" if fold.metrics["is_synthetic"] else "no",
-        "all listed images": "no, a part of them" if fold.metrics["is_partial"] else "yes",
+        "records": metrics.records,
+        "records fingerprint": config.records_fingerprint,
+        "split": metrics.split_name,
+        "folds": f"{config.folds.count}, divided by patient with seed {config.folds.seed}",
+        "synthetic": "yes" if metrics.is_synthetic else "no",
+        "all listed images": "no, a subset" if metrics.is_partial else "yes",
     }
-    for part, counts in fold.config["parts"].items():
-        facts[f"{part} part"] = f"{num_of(counts['images'], 'image')} of {num_of(counts['patients'], 'patient')}"
-    return facts
+    return facts | {f"{name} set": _count(counts) for name, counts in config.parts.items()}
 
 
-def _render_card(fold: Fold, main: Evaluation, source: str, table: Table) -> str:
-    data, training = _data_facts(fold), {}
-    if "members" not in fold.config:
-        settings = fold.config["experiment"]
-        training = {
-            "loss": settings["loss"]["name"],
-            "optimiser": f"{settings['optimiser']['name']}, learning rate {settings['optimiser']['learning_rate']:g}",
-            "schedule": settings["schedule"]["name"],
-            "sampling": settings["sampling"]["name"],
-            "epochs": f"{settings['training']['epochs']}, of which epoch {fold.metrics['best_epoch']} was kept",
-            "batch size": settings["training"]["batch_size"],
-            "seed": settings["training"]["seed"],
-        }
+def _list_training_facts(fold: Fold) -> dict:
+    if fold.kind != TRAINED:
+        return {}
+    settings = fold.experiment
+    facts = {
+        "loss": settings.loss.name,
+        "optimiser": f"{settings.optimiser.name}, learning rate {settings.optimiser.learning_rate:g}",
+        "schedule": settings.schedule.name,
+        "sampling": settings.sampling.name,
+        "epochs": f"{settings.training.epochs}, of which epoch {fold.metrics.best_epoch} was kept",
+        "batch size": settings.training.batch_size,
+        "seed": settings.training.seed,
+    }
+    return facts | (_describe_uncertain(settings.labels) if _has_uncertain(fold) else {})
+
+
+def _describe_uncertain(labels: Labels) -> dict[str, str]:
+    by_label = [f"{label}: {kind}" for label, kind in labels.uncertain_by_label.items()]
+    return {"uncertain labels": ", ".join([labels.uncertain, *by_label])}
+
+
+def _has_uncertain(fold: Fold) -> bool:
+    """Whether some labels of some training images are not known for sure."""
+    counts = fold.config.parts.get("training")
+    return bool(counts and any(count < counts.images for count in (counts.known or {}).values()))
+
+
+def _render_card(material: Material, main: Evaluation, source: str, table: Table) -> str:
+    fold = material.fold
     limits = [
         "Heat maps show what moved the network, not where a disease is.",
         "Validation and test may differ in prevalence, view and severity; see the report.",
     ]
-    if not fold.metrics["is_synthetic"]:
-        limits.append(
-            "Labels of ChestX-ray14 were read out of reports by a program and are right in about 90 % of cases."
-        )
+    if not material.metrics.is_synthetic:
+        limits.append("Labels of public sets are often extracted from reports automatically: some may be wrong.")
+    if material.config.namespace == NIH_PATIENTS:
+        limits.append("The labels of ChestX-ray are right in about 90 % of cases.")
     return render(
         "model_card.md",
         run=fold.name,
-        lede=" ".join(_lede(fold, main, source)),
-        warnings=[*_warnings(fold), *fold.notes],
-        network=_network_facts(fold),
-        data=data,
-        training=training,
+        lede=" ".join(_write_lede(fold, main, source)),
+        warnings=[*_write_warnings(fold), *material.notes],
+        network=_list_network_facts(fold),
+        data=_list_data_facts(fold),
+        training=_list_training_facts(fold),
         source=f"Source: {source}.",
         intervals=sections.INTERVALS,
         table=table,
-        thresholds=sections.explain_thresholds(fold.thresholds) if fold.thresholds else "",
+        thresholds=sections.explain_thresholds(material.points.thresholds) if material.points else "",
         limits=limits,
-        versions=fold.config["versions"],
+        versions=material.config.versions,
     )

@@ -1,43 +1,45 @@
-"""All that is said about the predictions of one part of a split: scores, intervals, decisions, calibration."""
+"""Evaluation of the predictions for a set: scores, intervals, decisions, calibration."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from cxrkeras import labels
-from cxrkeras.scoring.calibration import Calibration, brier_score, calibration_error, least_calibration_error
+from cxrkeras.progress import SILENT, Progress
+from cxrkeras.scoring.calibration import brier_score, calibration_error, least_calibration_error
 from cxrkeras.scoring.intervals import (
     REPLICATES,
     Interval,
-    average_replicates,
+    Replicates,
+    average_scores,
     bootstrap_mean,
     bootstrap_scores,
-    find_interval,
+    compute_interval,
 )
+from cxrkeras.scoring.operating_points import OperatingPoints
 from cxrkeras.scoring.predictions import Predictions
+from cxrkeras.scoring.run_files import SCORED_SETS
 from cxrkeras.scoring.scores import explain_collapse, format_count, score_labels, score_predictions
 from cxrkeras.scoring.thresholds import Thresholds, score_decisions, score_images
 from cxrkeras.text import num_of
 
-SHOW = Callable[[int, int], None]
 MEAN = "mean of findings"
 AGE_BANDS = {"under 20": (0, 20), "20 to 39": (20, 40), "40 to 59": (40, 60), "60 and over": (60, np.inf)}
-LEAST_PATIENTS = 10  # of a group that is scored
+LEAST_PATIENTS = 10  # smaller groups are not scored
 SEXES = {"F": "women", "M": "men", "other": "another sex"}
 VIEW_NAMES = {"PA": "PA", "AP": "AP", "lateral": "lateral", "other": "another view"}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one part.
+    """The scores of a set.
 
-    scores: a row a label, and one for the mean of the findings, with auc and average_precision, each with `_low` and
-    `_high` of its 95 % interval over patients, positives, prevalence, images, note; and, where thresholds and a
-    calibration are given, the columns of `score_decisions`, `error_before` and `error_after` (calibration errors),
-    `error_least` (that of exact probabilities), `brier`. probs: calibrated, or the sigmoid, (N, L).
+    scores: one row per label and one for the mean of the findings, with auc and average_precision, each with `_low` and
+    `_high` of its 95 % interval over patients, positives, known, images, prevalence, note; with calibration and
+    thresholds also the columns of `score_decisions`, `error_before` and `error_after` (calibration errors),
+    `error_least` (that of exact probabilities) and `brier`. probs: (N, L), calibrated if possible, else the sigmoid.
     """
 
     predictions: Predictions
@@ -47,6 +49,7 @@ class Evaluation:
     notes: list[str] = field(default_factory=list)
 
     def interval(self, label: str, score: str = "auc") -> Interval:
+        """Return the interval of a score of a label."""
         row = self.scores.loc[label]
         return Interval(row[f"{score}_low"], row[f"{score}_high"], int(row["replicates"]))
 
@@ -54,160 +57,191 @@ class Evaluation:
 def evaluate(
     predictions: Predictions,
     *,
-    calibration: Calibration | None = None,
-    thresholds: Thresholds | None = None,
+    points: OperatingPoints | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
-    progress: SHOW = lambda done, total: None,
+    progress: Progress = SILENT,
+    phase: str = "intervals",
 ) -> Evaluation:
-    """Score the predictions of one part. Thresholds and calibration are given, never fitted here."""
-    names, truth, logits = predictions.names, predictions.truth, predictions.logits
-    scores, notes = score_predictions(predictions), []
+    """Score the predictions for a set. Calibration and thresholds, `points`, are given, never fitted here.
+
+    `phase` is the name of the progress bar.
+    """
+    labels, truth, logits = predictions.labels, predictions.truth, predictions.logits
+    names = labels.names
+    scores, notes = score_predictions(predictions), _list_notes(predictions)
     scores.loc[list(predictions.left_out), "note"] = "left out of the mean: scores of one or two values"
+    probs = points.calibration.apply(logits, names) if points else expit(logits)
+    findings = [k for k in labels.finding_columns if names[k] not in predictions.left_out]
+    drawn = (
+        bootstrap_scores(
+            truth,
+            predictions.flatten().logits,
+            predictions.patient_ids,
+            replicates=replicates,
+            seed=seed,
+            advance=progress.start(phase, replicates),
+        )
+        if predictions.has_patients
+        else None
+    )
+    mean = _add_intervals(scores, drawn, findings)
+    images: dict[str, float] = {}
+    if points:
+        limits = points.thresholds.array(names)
+        scores = scores.join(score_decisions(truth, probs, limits, names))
+        images = score_images(truth, probs, limits)
+        scores["error_before"] = calibration_error(truth, expit(logits))
+        scores["error_after"] = calibration_error(truth, probs)
+        scores["error_least"] = least_calibration_error(truth, probs, seed=seed)
+        scores["brier"] = brier_score(truth, probs)
+    scores.loc[MEAN] = pd.Series(mean | {"images": len(truth), "note": format_count(scores.iloc[findings], labels)})
+    return Evaluation(predictions, probs, scores, images, notes)
+
+
+def _list_notes(predictions: Predictions) -> list[str]:
+    """List what limits the scores: collapsed labels, missing or few patients, logits that are not finite."""
+    truth, logits, notes = predictions.truth, predictions.logits, []
     if sentence := explain_collapse(predictions.collapsed):
         notes.append(sentence)
-    probs = calibration.apply(logits, names) if calibration else expit(logits)
-    with_intervals = predictions.has_patients
-    if not with_intervals:
+    if not predictions.has_patients:
         without = int((predictions.patient_ids == "").sum())
         notes.append(
-            f"{without:,} of {num_of(len(truth), 'image', 'has')} no patient: no intervals, which need all of them"
+            f"{without:,} of {num_of(len(predictions), 'image', 'has')} no patient: no intervals, which need them all"
         )
     elif predictions.num_patients < LEAST_PATIENTS:
         notes.append(f"only {num_of(predictions.num_patients, 'patient')}: no interval can be trusted")
-    if lost := [name for k, name in enumerate(names) if not np.isfinite(logits[:, k]).all()]:
-        notes.append(f"logits that are no finite numbers leave {', '.join(lost)} without scores")
-    findings = [k for k, name in enumerate(names) if name in labels.FINDINGS and name not in predictions.left_out]
-    ranked = predictions.flatten().logits
-    drawn = (
-        bootstrap_scores(truth, ranked, predictions.patient_ids, replicates=replicates, seed=seed, progress=progress)
-        if with_intervals
-        else None
-    )
+    names = predictions.labels.names
+    if lost := [name for k, name in enumerate(names) if not np.isfinite(logits[np.isfinite(truth[:, k]), k]).all()]:
+        notes.append(f"logits that are not finite leave {', '.join(lost)} without scores")
+    return notes
+
+
+def _add_intervals(scores: pd.DataFrame, drawn: Replicates | None, findings: list[int]) -> dict[str, float]:
+    """Add the columns of the intervals to `scores`; return the row of the mean over `findings`."""
     mean = {}
     for score in ("auc", "average_precision"):
         values = scores[score].to_numpy()
         defined = values[findings][np.isfinite(values[findings])]
         mean[score] = defined.mean() if len(defined) else np.nan
-        columns = getattr(drawn, score) if drawn else np.full((0, len(names)), np.nan)
-        intervals = [find_interval(column) for column in columns.T]
-        intervals.append(find_interval(average_replicates(columns[:, findings], values[findings])))
+        columns = getattr(drawn, score) if drawn else np.full((0, len(scores)), np.nan)
+        intervals = [compute_interval(column) for column in columns.T]
+        intervals.append(compute_interval(average_scores(columns[:, findings], values[findings])))
         mean |= {f"{score}_low": intervals[-1].low, f"{score}_high": intervals[-1].high}
-        scores[f"{score}_low"] = [one.low for one in intervals[:-1]]
-        scores[f"{score}_high"] = [one.high for one in intervals[:-1]]
+        scores[f"{score}_low"] = [interval.low for interval in intervals[:-1]]
+        scores[f"{score}_high"] = [interval.high for interval in intervals[:-1]]
         if score == "auc":
-            scores["replicates"] = [one.replicates for one in intervals[:-1]]
+            scores["replicates"] = [interval.replicates for interval in intervals[:-1]]
             mean["replicates"] = intervals[-1].replicates
-    images = {}
-    if thresholds:
-        cuts = thresholds.array(names)
-        scores = scores.join(score_decisions(truth, probs, cuts, names))
-        images = score_images(truth, probs, cuts)
-    if calibration:
-        scores["error_before"] = calibration_error(truth, expit(logits))
-        scores["error_after"] = calibration_error(truth, probs)
-        scores["error_least"] = least_calibration_error(probs, seed=seed)
-        scores["brier"] = brier_score(truth, probs)
-    scores.loc[MEAN] = pd.Series(mean | {"images": len(truth), "note": format_count(scores.iloc[findings])})
-    return Evaluation(predictions, probs, scores, images, notes)
+    return mean
 
 
 def evaluate_groups(
     predictions: Predictions,
-    people: pd.DataFrame,
+    demographics: pd.DataFrame,
     *,
     replicates: int = REPLICATES,
     seed: int = 0,
-    progress: SHOW = lambda done, total: None,
+    progress: Progress = SILENT,
 ) -> pd.DataFrame:
-    """AUC of each label, and the mean of the findings, by sex, age band and view.
+    """Compute the AUC of each label, and the mean of the findings, by sex, age band and view.
 
-    people: age, sex and view by image id. A row for each group and label: attribute, group, label, auc, low, high,
-    positives, images, patients, findings (in the mean: those defined in every scored group of the attribute).
-    Groups of fewer than LEAST_PATIENTS patients have counts alone.
+    demographics: age, sex and view by image id. Returns one row per group and label: attribute, group, label, auc, low,
+    high, positives, known, images, patients, findings (those in the mean: defined in every scored group of the
+    attribute). Groups of fewer than LEAST_PATIENTS patients have counts only.
     """
-    people, predictions = people.reindex(predictions.image_ids), predictions.flatten()
-    age = people["age"].to_numpy(float)
-    masks = {("all", "all images"): np.ones(len(people), bool)}
-    masks |= {("sex", name): (people["sex"] == sex).to_numpy() for sex, name in SEXES.items()}
-    masks |= {("age", band): (age >= low) & (age < high) for band, (low, high) in AGE_BANDS.items()}
-    masks |= {("view", name): (people["view"] == view).to_numpy() for view, name in VIEW_NAMES.items()}
-    masks = {key: mask for key, mask in masks.items() if mask.any()}
+    predictions, masks = predictions.flatten(), _mask_groups(demographics.reindex(predictions.image_ids))
     scored = {}
     for key, mask in masks.items():
-        part = predictions.take(mask)
-        scores = score_labels(part.truth, part.logits, part.names)
-        if part.num_patients < LEAST_PATIENTS:
+        group = predictions.take(mask)
+        scores = score_labels(group.truth, group.logits, group.labels.names)
+        if group.num_patients < LEAST_PATIENTS:
             scores["auc"] = np.nan
         scored[key] = scores
     rows = []
-    for number, ((attribute, group), mask) in enumerate(masks.items()):
-        part, scores = predictions.take(mask), scored[attribute, group]
+    advance = progress.start("scores by sex, age and view", len(masks))
+    for (attribute, name), mask in masks.items():
+        group, scores = predictions.take(mask), scored[attribute, name]
         values = scores["auc"].to_numpy()
-        drawn = bootstrap_scores(part.truth, part.logits, part.patient_ids, replicates=replicates, seed=seed).auc
+        drawn = bootstrap_scores(group.truth, group.logits, group.patient_ids, replicates=replicates, seed=seed).auc
         drawn[:, np.isnan(values)] = np.nan
-        beside = [other["auc"].notna() for (kind, _), other in scored.items() if kind == attribute]
-        beside = [defined for defined in beside if defined.any()]
-        common = np.logical_and.reduce(beside or [np.zeros(len(values), bool)])
-        common &= np.isfinite(values) & [name in labels.FINDINGS for name in part.names]
-        entries = [(name, values[k], find_interval(drawn[:, k])) for k, name in enumerate(part.names)]
-        if common.any():
-            average = find_interval(average_replicates(drawn[:, common], values[common]))
-            entries.insert(0, (MEAN, values[common].mean(), average))
-        else:
-            entries.insert(0, (MEAN, np.nan, Interval(np.nan, np.nan, 0)))
-        for name, auc, interval in entries:
-            rows.append(
-                {
-                    "attribute": attribute,
-                    "group": group,
-                    "label": name,
-                    "auc": auc,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "positives": scores["positives"].get(name, np.nan),
-                    "images": len(part.truth),
-                    "patients": part.num_patients,
-                    "findings": int(common.sum()),
-                }
-            )
-        progress(number + 1, len(masks))
+        of_attribute = [other["auc"].notna() for (kind, _), other in scored.items() if kind == attribute]
+        scorable = [defined for defined in of_attribute if defined.any()]
+        common = np.logical_and.reduce(scorable or [np.zeros(len(values), bool)])
+        common &= np.isfinite(values) & np.isin(np.arange(len(values)), group.labels.finding_columns)
+        counts = {"images": len(group), "patients": group.num_patients, "findings": int(common.sum())}
+        for row in _list_group_scores(scores, drawn, common):
+            rows.append({"attribute": attribute, "group": name, **row, **counts})
+        advance()
     return pd.DataFrame(rows)
 
 
-def compare_prevalence(validation: Predictions, test: Predictions, *, seed: int = 0) -> pd.DataFrame:
-    """A row a label: its share in validation and in test, and whether they differ by more than chance.
+def _mask_groups(demographics: pd.DataFrame) -> dict[tuple[str, str], np.ndarray]:
+    """Build the masks (N,) of the groups that occur, by attribute and name of the group."""
+    age = demographics["age"].to_numpy(float)
+    masks = {("all", "all images"): np.ones(len(demographics), bool)}
+    masks |= {("sex", name): (demographics["sex"] == sex).to_numpy() for sex, name in SEXES.items()}
+    masks |= {("age", band): (age >= low) & (age < high) for band, (low, high) in AGE_BANDS.items()}
+    masks |= {("view", name): (demographics["view"] == view).to_numpy() for view, name in VIEW_NAMES.items()}
+    return {key: mask for key, mask in masks.items() if mask.any()}
 
-    Chance is the 95 % bootstrap interval of the difference, patients drawn with replacement in both parts.
+
+def _list_group_scores(scores: pd.DataFrame, drawn: np.ndarray, common: np.ndarray) -> Iterator[dict[str, object]]:
+    """Yield the scores of a group with their intervals: the mean over the `common` findings, then each label."""
+    values = scores["auc"].to_numpy()
+    entries = [(name, values[k], compute_interval(drawn[:, k])) for k, name in enumerate(scores.index)]
+    if common.any():
+        average = compute_interval(average_scores(drawn[:, common], values[common]))
+        entries.insert(0, (MEAN, values[common].mean(), average))
+    else:
+        entries.insert(0, (MEAN, np.nan, Interval(np.nan, np.nan, 0)))
+    for name, auc, interval in entries:
+        yield {
+            "label": name,
+            "auc": auc,
+            "low": interval.low,
+            "high": interval.high,
+            "positives": scores["positives"].get(name, np.nan),
+            "known": scores["known"].get(name, np.nan),
+        }
+
+
+def compare_prevalence(validation: Predictions, test: Predictions, *, seed: int = 0) -> pd.DataFrame:
+    """Compare the prevalence of each label in validation and test, and whether it differs by more than chance.
+
+    It differs if the 95 % bootstrap interval of the difference, over patients in both sets, excludes zero. Returns one
+    row per label.
     """
-    parts = (validation, test)
-    table = pd.DataFrame(
-        {name: part.truth.mean(axis=0) for name, part in zip(("validation", "test"), parts, strict=True)}
-    )
-    table.index = pd.Index(validation.names, name="label")
-    drawn = [bootstrap_mean(part.truth, part.patient_ids, seed=seed + number) for number, part in enumerate(parts)]
+    sets = (validation, test)
+    shares = {
+        name: np.where((known := np.isfinite(found.truth).sum(axis=0)) > 0, (found.truth == 1).sum(axis=0), np.nan)
+        / np.maximum(known, 1)
+        for name, found in zip(SCORED_SETS, sets, strict=True)
+    }
+    table = pd.DataFrame(shares, index=pd.Index(validation.labels.names, name="label"))
+    drawn = [bootstrap_mean(found.truth, found.patient_ids, seed=seed + number) for number, found in enumerate(sets)]
     low, high = np.quantile(drawn[1] - drawn[0], [0.025, 0.975], axis=0)
     table["differs"] = (low > 0) | (high < 0)
     return table
 
 
 def find_mistakes(evaluation: Evaluation, thresholds: Thresholds, count: int = 12) -> pd.DataFrame:
-    """The most confident mistakes: half of them false positives, half false negatives, an image once.
+    """Find the most confident mistakes, half of them false positives and half false negatives, each image at most once.
 
     Confidence is the distance of the calibrated probability from the threshold in log odds, so that rare labels count
     as much as frequent ones. Columns: image_id, label, kind, prob, threshold, row (in the predictions).
     """
     predictions = evaluation.predictions
     probs = np.clip(evaluation.probs, 1e-6, 1 - 1e-6)
-    cuts = np.clip(thresholds.array(predictions.names), 1e-6, 1 - 1e-6)
-    distance = np.log(probs / (1 - probs)) - np.log(cuts / (1 - cuts))
-    truth = predictions.truth > 0
+    names, limits = predictions.labels.names, thresholds.array(predictions.labels)
+    clipped = np.clip(limits, 1e-6, 1 - 1e-6)
+    distance = np.log(probs / (1 - probs)) - np.log(clipped / (1 - clipped))
     chosen, seen = [], set()
-    # "No Finding" has no place to look at, and its mistakes are those of the findings.
-    columns = [k for k, name in enumerate(predictions.names) if name in labels.FINDINGS]
+    # "No finding" has no location in the image, and its mistakes are those of the findings.
+    columns = predictions.labels.finding_columns
     for kind, strength in (
-        ("false positive", np.where(truth, -np.inf, distance)),
-        ("false negative", np.where(truth, -distance, -np.inf)),
+        ("false positive", np.where(predictions.truth == 0, distance, -np.inf)),
+        ("false negative", np.where(predictions.truth == 1, -distance, -np.inf)),
     ):
         strength = np.nan_to_num(strength[:, columns], nan=-np.inf)
         found = 0
@@ -223,10 +257,10 @@ def find_mistakes(evaluation: Evaluation, thresholds: Thresholds, count: int = 1
             chosen.append(
                 {
                     "image_id": predictions.image_ids[row],
-                    "label": predictions.names[k],
+                    "label": names[k],
                     "kind": kind,
                     "prob": evaluation.probs[row, k],
-                    "threshold": thresholds.array(predictions.names)[k],
+                    "threshold": limits[k],
                     "row": row,
                 }
             )

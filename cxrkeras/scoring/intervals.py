@@ -1,20 +1,22 @@
-"""Bootstrap intervals over patients: images of one patient are no independent cases, so that patients are drawn."""
+"""Bootstrap intervals over patients: as the images of a patient are correlated, patients are resampled, not images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from cxrkeras.progress import Advance
+
 REPLICATES = 1000
 LEVEL = 0.95
-_BLOCK = 100  # replicates at a time, which bounds the memory
+_BLOCK = 100  # replicates at a time, to bound the memory
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A percentile interval; `replicates` counts those in which the score was defined."""
+    """A percentile interval; `replicates` counts those in which the score is defined."""
 
     low: float
     high: float
@@ -23,14 +25,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Replicates:
-    """AUC and average precision of each bootstrap replicate and label, float64 (R, L); NaN where not defined."""
+    """AUC and average precision of each bootstrap replicate and label, float64 (R, L); NaN where undefined."""
 
     auc: np.ndarray
     average_precision: np.ndarray
 
 
-def draw_weights(patient_ids: np.ndarray, replicates: int = REPLICATES, seed: int = 0) -> Iterator[np.ndarray]:
-    """How often each image counts in each replicate: blocks of float32 (N, B), from patients drawn with replacement."""
+def sample_weights(patient_ids: np.ndarray, replicates: int = REPLICATES, seed: int = 0) -> Iterator[np.ndarray]:
+    """Sample how often each image counts in each replicate by drawing patients with replacement.
+
+    Yields blocks of replicates, float32 (N, B).
+    """
     patients, of_image = np.unique(patient_ids, return_inverse=True)
     rng = np.random.default_rng(seed)
     for start in range(0, replicates, _BLOCK):
@@ -40,15 +45,17 @@ def draw_weights(patient_ids: np.ndarray, replicates: int = REPLICATES, seed: in
 
 
 class Ranking:
-    """The order of one label's scores, from which AUC and average precision follow for any weights of the images."""
+    """The ranking of images by the score of one label, which gives AUC and average precision for any image weights."""
 
     def __init__(self, truth: np.ndarray, scores: np.ndarray):
-        """truth: 0 or 1, (N,); scores: finite (N,), only their order counts."""
+        """truth: 0, 1, or NaN where not known, (N,); scores: (N,), finite where known; only their order matters."""
+        self._is_known = np.isfinite(truth)
+        truth, scores = truth[self._is_known], scores[self._is_known]
         positive = truth > 0
-        _, group = np.unique(-scores, return_inverse=True)  # ties are one group; the highest score has number 0
+        _, group = np.unique(-scores, return_inverse=True)  # ties form a group; that of the highest score is number 0
         with_positives = np.unique(group[positive])
-        # Images between two groups with positives only add to the negatives above the second one, so that three sums
-        # for each such group hold all: negatives above it, negatives in it, positives in it.
+        # Images between two groups with positives only add to the negatives above the second group, so that three sums
+        # per such group suffice: negatives above it, negatives in it, positives in it.
         place = np.searchsorted(with_positives, group)
         count = len(with_positives)
         counted = np.flatnonzero(place < count)
@@ -60,12 +67,14 @@ class Ranking:
         self._count = count
 
     def score(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """AUC (ties count half) and average precision, float64 (B,), for weights, float32 (N, B)."""
+        """Compute AUC (ties count half) and average precision, float64 (B,), for weights, float32 (N, B)."""
+        if not self._is_known.all():
+            weights = weights[self._is_known]
         # Sums of counts are exact in float32 up to 2^24.
         above, tied, positives = np.split((self._sums @ weights).astype(np.float64), (self._count, 2 * self._count))
         num_positives = positives.sum(axis=0)
         num_negatives = weights.sum(axis=0, dtype=np.float64) - num_positives
-        # Negatives above a group: those between, and those in the groups before it.
+        # Negatives above a group: those between it and the previous groups, and those in the previous groups.
         reached = np.cumsum(above + tied, axis=0)
         recalled = np.cumsum(positives, axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -83,33 +92,33 @@ def bootstrap_scores(
     *,
     replicates: int = REPLICATES,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    advance: Advance = lambda count=1: None,
 ) -> Replicates:
-    """AUC and average precision in bootstrap replicates over patients.
+    """Compute AUC and average precision in bootstrap replicates over patients.
 
-    truth: 0 or 1, (N, L); scores: (N, L), logits or probabilities; patient_ids (N,). A label with scores that are not
-    finite is NaN throughout. The same seed and patients give the same draws, so that replicates of two networks on
-    the same images are paired. `progress` is called with the replicates done and wanted.
+    truth: 0, 1, or NaN where not known, (N, L); scores: (N, L), logits or probabilities; patient_ids: (N,). A label
+    with scores that are not finite where it is known is NaN throughout. The same seed and patients give the same draws,
+    so that replicates of two networks on the same images are paired. `advance` is called with the replicates done.
     """
-    is_usable = np.isfinite(scores).all(axis=0) & (truth > 0).any(axis=0)
-    rankings = [Ranking(y, z) if usable else None for y, z, usable in zip(truth.T, scores.T, is_usable, strict=True)]
+    is_usable = (np.isfinite(scores) | np.isnan(truth)).all(axis=0) & (truth > 0).any(axis=0)
+    rankings = {int(k): Ranking(truth[:, k], scores[:, k]) for k in np.flatnonzero(is_usable)}
     result = Replicates(*(np.full((replicates, truth.shape[1]), np.nan) for _ in range(2)))
     done = 0
     with ThreadPoolExecutor() as pool:
-        for weights in draw_weights(patient_ids, replicates, seed):
+        for weights in sample_weights(patient_ids, replicates, seed):
             rows = slice(done, done + weights.shape[1])
 
-            def work(column: int, weights=weights, rows=rows) -> None:
+            def work(column: int, weights: np.ndarray = weights, rows: slice = rows) -> None:
                 result.auc[rows, column], result.average_precision[rows, column] = rankings[column].score(weights)
 
-            list(pool.map(work, np.flatnonzero(is_usable)))
+            list(pool.map(work, rankings))
             done += weights.shape[1]
-            progress(done, replicates)
+            advance(weights.shape[1])
     return result
 
 
-def find_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
-    """Percentile interval of replicates (R,), of those that are defined; NaN without any."""
+def compute_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
+    """Compute the percentile interval of the defined replicates among (R,); NaN if there are none."""
     values = values[np.isfinite(values)]
     if not len(values):
         return Interval(np.nan, np.nan, 0)
@@ -117,11 +126,17 @@ def find_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
     return Interval(float(low), float(high), len(values))
 
 
-def average_replicates(values: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Replicates (R,) of the mean over labels, from those of each label (R, L) and the scores themselves (L,).
+def average_scores(values: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """Average replicates as `average_replicates` does, of scores from 0 to 1, which their mean cannot leave."""
+    mean: np.ndarray = np.clip(average_replicates(values, point), 0, 1)
+    return mean
 
-    The mean is over the labels that are defined in the data. Where one of them is not defined in a replicate (no
-    patient with a rare finding was drawn), the others tell the deviation, so that the mean does not jump.
+
+def average_replicates(values: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """Average replicates over labels, (R,), from those of each label (R, L) and the scores on the data, `point` (L,).
+
+    The mean is over the labels that are defined in the data. A replicate in which one of these is undefined (no patient
+    with a rare finding was drawn) deviates by the mean over the others, so that the mean does not jump.
     """
     defined = np.isfinite(point)
     deviations = values[:, defined] - point[defined]
@@ -131,10 +146,10 @@ def average_replicates(values: np.ndarray, point: np.ndarray) -> np.ndarray:
         return point[defined].mean() + total / present.sum(axis=1) if defined.any() else np.full(len(values), np.nan)
 
 
-def find_p_value(differences: np.ndarray) -> float:
-    """Two-sided p-value of replicates of a difference: twice the smaller share on either side of zero.
+def compute_p_value(differences: np.ndarray) -> float:
+    """Compute the two-sided p-value of replicates of a difference: twice the smaller share on either side of zero.
 
-    It is under 0.05 where the 95 % percentile interval leaves zero out, and at the least 2 / (R + 1).
+    It is below 0.05 where the 95 % percentile interval excludes zero, and at least 2 / (R + 1).
     """
     differences = differences[np.isfinite(differences)]
     if not len(differences):
@@ -144,7 +159,7 @@ def find_p_value(differences: np.ndarray) -> float:
 
 
 def adjust_p_values(p_values: np.ndarray) -> np.ndarray:
-    """Holm's adjustment of p-values (M,) for M tests (Scandinavian Journal of Statistics 6, 1979); NaN stays NaN."""
+    """Adjust p-values (M,) for M tests (Holm, Scandinavian Journal of Statistics 6, 1979); NaN stays NaN."""
     adjusted = np.full(len(p_values), np.nan)
     order = np.argsort(p_values)
     order = order[np.isfinite(p_values[order])]
@@ -156,6 +171,9 @@ def adjust_p_values(p_values: np.ndarray) -> np.ndarray:
 def bootstrap_mean(
     values: np.ndarray, patient_ids: np.ndarray, *, replicates: int = REPLICATES, seed: int = 0
 ) -> np.ndarray:
-    """Replicates (R, K) of the means over images of values (N, K), patients drawn with replacement."""
-    parts = [values.T @ weights / weights.sum(axis=0) for weights in draw_weights(patient_ids, replicates, seed)]
-    return np.concatenate(parts, axis=1).T
+    """Compute bootstrap replicates (R, K) of the means over images of values (N, K); NaN is ignored."""
+    is_known = np.isfinite(values)
+    known, values = is_known.T.astype(np.float64), np.where(is_known, values, 0)
+    with np.errstate(invalid="ignore"):
+        blocks = [values.T @ weights / (known @ weights) for weights in sample_weights(patient_ids, replicates, seed)]
+    return np.concatenate(blocks, axis=1).T

@@ -1,4 +1,4 @@
-"""Short notes that several rooms compare and show."""
+"""Notes on scores that several packages compare and show."""
 
 UNVERIFIED = (
     "calibration and thresholds are not verified: a sensitivity of 0.90 came out as 0.91 to 0.95 with simulated "

@@ -1,7 +1,7 @@
-"""What the images of the training folds look like, to a network and simply: for telling others from them."""
+"""Out-of-distribution (OOD) check, based on features and grey-level statistics of the training images."""
 
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from cxrkeras.errors import InputError
 from cxrkeras.models.classifier import LOGITS
+from cxrkeras.progress import Advance
 
 _CELLS = 8
 STATISTICS = (
@@ -22,27 +23,28 @@ STATISTICS = (
     "vertical change",
     *(f"standardised mean of row {row}, column {column}" for row in range(_CELLS) for column in range(_CELLS)),
 )
-KINDS = ("features", "statistics", "turned")  # of distances
-PASSED = 0.995  # share of validation images that each kind of check lets pass
-_SHRINK = {"features": 0.05, "statistics": 0.05}  # share of the mean variance added to the covariance
-VERSIONS = {
+KINDS = ("features", "statistics", "rotated")  # of distances
+PASSED = 0.995  # share of validation images within the limit of each distance
+_SHRINK = {"features": 0.05, "statistics": 0.05}  # shrinkage: share of the mean variance added to the covariance
+VERSIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "its grey levels are inverted": lambda images: 255 - images,
-    "it is turned by 90 degrees to the left": lambda images: np.rot90(images, -1, axes=(1, 2)),
-    "it is turned by 90 degrees to the right": lambda images: np.rot90(images, 1, axes=(1, 2)),
+    "it is rotated by 90 degrees to the left": lambda images: np.rot90(images, -1, axes=(1, 2)),
+    "it is rotated by 90 degrees to the right": lambda images: np.rot90(images, 1, axes=(1, 2)),
     "it is upside down": lambda images: np.rot90(images, 2, axes=(1, 2)),
 }
 
 
 def describe_images(images: np.ndarray) -> np.ndarray:
-    """Simple statistics of uint8 images (N, S, S, 1) as float64 (N, 70), named by STATISTICS; grey levels over 255.
+    """Compute simple statistics of uint8 images (N, S, S, 1), float64 (N, 70), named by STATISTICS.
 
-    Means of 8 x 8 cells, less the image's mean and over its deviation, show the coarse shape whatever the exposure.
+    Grey levels are divided by 255. The means of 8 x 8 cells, standardised by the image's mean and standard deviation,
+    describe its coarse shape independently of the exposure.
     """
     x = images[..., 0] / 255
     shape = (x - x.mean((1, 2), keepdims=True)) / (x.std((1, 2), keepdims=True) + 0.02)
-    rows = [part.mean(axis=1) for part in np.array_split(shape, _CELLS, axis=1)]
-    cells = [part.mean(axis=1) for row in rows for part in np.array_split(row, _CELLS, axis=1)]
-    parts = [
+    rows = [band.mean(axis=1) for band in np.array_split(shape, _CELLS, axis=1)]
+    cells = [cell.mean(axis=1) for row in rows for cell in np.array_split(row, _CELLS, axis=1)]
+    columns = [
         x.mean((1, 2)),
         x.std((1, 2)),
         (x < 0.02).mean((1, 2)),
@@ -51,127 +53,130 @@ def describe_images(images: np.ndarray) -> np.ndarray:
         np.abs(np.diff(x, axis=1)).mean((1, 2)),
         *cells,
     ]
-    return np.stack(parts, axis=1)
+    return np.stack(columns, axis=1)
 
 
 def build_extractor(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """A function of images, uint8 (N, S, S, 1), that gives the features before the logits, float64 (N, F)."""
+    """Build a function of images, uint8 (N, S, S, 1), that returns the penultimate features, float64 (N, F)."""
     penultimate = keras.Model(network.input, network.get_layer(LOGITS).input)
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def extract(images):
+    def extract(images: tf.Tensor) -> tf.Tensor:
         return penultimate(tf.cast(images, tf.float32), training=False)
 
     return lambda images: extract(images).numpy().astype(np.float64)
 
 
-def fit_input_check(
+def fit_ood_check(
     network: keras.Model,
-    parts: Iterable[tf.data.Dataset],
+    training: Iterable[tf.data.Dataset],
     validation: tf.data.Dataset,
-    advance: Callable[[int], None] = lambda count: None,
+    advance: Advance = lambda count=1: None,
 ) -> dict[str, np.ndarray]:
-    """Mean and covariance of the penultimate features and of the simple statistics of training images, and cuts.
+    """Fit the mean and covariance of penultimate features and simple statistics on training images, and the limits.
 
-    `parts` are evaluation batches of the training folds, `validation` those of the fold held out. Returns float64
-    arrays `features_mean` (F,), `features_covariance` (F, F), `statistics_mean`, `statistics_covariance`, the number
-    of `images`, the names of the `statistics`, and `cuts` (3,): the distances, in the order of KINDS, that 99.5 % of
-    the validation images stay within.
+    training: evaluation batches of each training fold; validation: those of the held-out fold. Returns float64 arrays
+    `features_mean` (F,), `features_covariance` (F, F), `statistics_mean`, `statistics_covariance`, the number of
+    `images`, the names of the `statistics`, and the limits `cuts` (3,): the distances, in the order of KINDS, within
+    which 99.5 % of the validation images lie.
     """
     extract = build_extractor(network)
     moments = {"features": _Moments(), "statistics": _Moments()}
-    for batches in parts:
+    for batches in training:
         for images, *_ in batches:
             moments["features"].add(extract(images))
             moments["statistics"].add(describe_images(images.numpy()))
-            advance(1)
+            advance()
     fitted = {"images": np.array(moments["features"].count), "statistics": np.array(STATISTICS)}
     for name, moment in moments.items():
         fitted |= {f"{name}_mean": moment.mean, f"{name}_covariance": moment.products / max(moment.count - 1, 1)}
-    check = InputCheck(**{name: _Distance.of(fitted, name) for name in moments}, cuts=np.full(len(KINDS), np.inf))
+    check = OodCheck(**{name: _Distance.of(fitted, name) for name in moments}, limits=np.full(len(KINDS), np.inf))
     measured = []
     for images, *_ in validation:
         measured.append(check.measure(images.numpy(), extract(images))[0])
-        advance(1)
+        advance()
     return fitted | {"cuts": np.quantile(np.concatenate(measured), PASSED, axis=0)}
 
 
 @dataclass(frozen=True)
 class _Distance:
-    """Mahalanobis' distance from a mean, by the inverse of a shrunk covariance's root."""
+    """The Mahalanobis distance from a mean, with a shrunk covariance."""
 
     mean: np.ndarray
     whitening: np.ndarray
 
     @classmethod
-    def of(cls, fitted, name: str) -> "_Distance":
+    def of(cls, fitted: Mapping[str, np.ndarray], name: str) -> "_Distance":
         covariance = fitted[f"{name}_covariance"]
         size = len(fitted[f"{name}_mean"])
         if covariance.shape != (size, size) or not np.isfinite(covariance).all():
-            raise ValueError(f"its covariance of {name} is none")
+            raise ValueError(f"its covariance of {name} is invalid")
         shrunk = covariance + np.eye(size) * (_SHRINK[name] * np.trace(covariance) / size + 1e-12)
         return cls(fitted[f"{name}_mean"], np.linalg.inv(np.linalg.cholesky(shrunk)).T)
 
     def measure(self, rows: np.ndarray) -> np.ndarray:
-        """Distances (N,) of rows (N, F), over the root of F, so that 1 is common."""
-        return np.linalg.norm((rows - self.mean) @ self.whitening, axis=1) / np.sqrt(len(self.mean))
+        """Compute the distances (N,) of rows (N, F), divided by the root of F, so that typical ones are near 1."""
+        distances: np.ndarray = np.linalg.norm((rows - self.mean) @ self.whitening, axis=1) / np.sqrt(len(self.mean))
+        return distances
 
 
 @dataclass(frozen=True)
-class InputCheck:
-    """Tells images that are not like those a network was trained on, with a reason."""
+class OodCheck:
+    """Detects images that differ from those a network was trained on, and says how."""
 
     features: _Distance
     statistics: _Distance
-    cuts: np.ndarray
+    limits: np.ndarray
 
     def measure(self, images: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Distances (N, 3) of images uint8 (N, S, S, 1) with their features, and the likeliest of VERSIONS (N,).
+        """Compute the distances (N, 3) of images, uint8 (N, S, S, 1), and the index of the likeliest of VERSIONS (N,).
 
-        The third is how much nearer to the training images an inverted or turned version is than the image itself.
+        The third distance is how much closer to the training images an inverted or rotated version of the image is.
         """
         own = self.statistics.measure(describe_images(images))
-        others = np.stack([self.statistics.measure(describe_images(turn(images))) for turn in VERSIONS.values()])
+        others = np.stack([self.statistics.measure(describe_images(change(images))) for change in VERSIONS.values()])
         return np.stack([self.features.measure(features), own, own - others.min(axis=0)], axis=1), others.argmin(axis=0)
 
     def judge(self, images: np.ndarray, features: np.ndarray) -> list[list[str]]:
-        """For each image the reasons against its being a chest radiograph like those of the training; none is well."""
+        """Per image, the reasons it looks out of distribution; an empty list means that it passed."""
         measured, likeliest = self.measure(images, features)
         verdicts = []
         for distances, version, image in zip(measured, likeliest, images, strict=True):
-            strange = distances > self.cuts
+            is_above = distances > self.limits
             reasons = []
             if image.std() < 2:
                 reasons.append("it is blank")
-            elif strange[2] and distances[1] - distances[2] <= self.cuts[1]:  # the other version would pass
+            elif is_above[2] and distances[1] - distances[2] <= self.limits[1]:  # the other version would pass
                 reasons.append(f"it looks as if {list(VERSIONS)[version]}")
-            elif strange[1] or strange[2]:
+            elif is_above[1] or is_above[2]:
                 reasons.append("its brightness and contrast are not those of a frontal chest radiograph")
-            if strange[0] and not reasons:
+            if is_above[0] and not reasons:
                 reasons.append("it is unlike all images that the network was trained on")
             verdicts.append(reasons)
         return verdicts
 
 
-def load_input_check(path: Path) -> InputCheck:
-    """Read input_check.npz of a fold; InputError if it is missing, damaged or was fitted before there were cuts."""
+def load_ood_check(path: Path) -> OodCheck:
+    """Load input_check.npz of a fold. Raises InputError if it is missing, damaged or of a version without limits."""
     try:
         with np.load(path, allow_pickle=False) as file:
             fitted = dict(file)
         if tuple(fitted["statistics"]) != STATISTICS:
             raise ValueError("it has other statistics than this version")
         if fitted["cuts"].shape != (len(KINDS),) or not np.isfinite(fitted["cuts"]).all():
-            raise ValueError("its cuts are not three numbers")
+            raise ValueError("its limits are not three numbers")
         distances = {name: _Distance.of(fitted, name) for name in ("features", "statistics")}
-        return InputCheck(**distances, cuts=fitted["cuts"])
+        return OodCheck(**distances, limits=fitted["cuts"])
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, np.linalg.LinAlgError) as error:
-        raise InputError(f"{path} cannot be read as an input check ({error}): train the fold anew") from None
+        what = "an out-of-distribution check"
+        raise InputError(f"{path} cannot be read as {what} ({error}): retrain the fold") from None
 
 
 class _Moments:
-    """Mean and summed products of deviations, batch by batch (Chan, Golub and LeVeque, 1979)."""
+    """Mean and summed products of deviations, updated batch by batch (Chan, Golub and LeVeque, 1979)."""
 
-    count, mean, products = 0, 0.0, 0.0
+    def __init__(self) -> None:
+        self.count, self.mean, self.products = 0, np.zeros(()), np.zeros(())
 
     def add(self, rows: np.ndarray) -> None:
         total, mean = self.count + len(rows), rows.mean(axis=0)

@@ -1,10 +1,12 @@
-"""The calibration and the thresholds of a fold: fitted on its validation part, and on nothing else."""
+"""The calibration and thresholds of a fold, fitted on its validation set only."""
 
+from __future__ import annotations
+
+from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from cxrkeras.config import CONFIG
 from cxrkeras.errors import InputError
-from cxrkeras.files import load_shaped
 from cxrkeras.scoring.calibration import (
     ISOTONIC,
     PLATT,
@@ -14,88 +16,97 @@ from cxrkeras.scoring.calibration import (
     load_calibration,
     save_calibration,
 )
-from cxrkeras.scoring.find_runs import CALIBRATION, METRICS, THRESHOLDS, Config, Metrics
-from cxrkeras.scoring.predictions import Predictions, load_parts
+from cxrkeras.scoring.predictions import Predictions
+from cxrkeras.scoring.run_files import CALIBRATION, THRESHOLDS, VALIDATION, Config, Origin
 from cxrkeras.scoring.thresholds import YOUDEN, Thresholds, fit_thresholds, load_thresholds, save_thresholds
 
-VALIDATION = "validation"
+if TYPE_CHECKING:
+    from cxrkeras.scoring.run import Fold
 
 
-def describe_part(predictions: Predictions, metrics: dict, part: str) -> dict:
-    """What a fitted file says of its origin."""
-    return {
-        "part": part,
-        "fold": metrics["fold"],
-        "split_name": metrics["split_name"],
-        "images": len(predictions.truth),
-        "patients": predictions.num_patients,
-    }
+class OperatingPoints(NamedTuple):
+    """What turns logits into decisions."""
+
+    calibration: Calibration
+    thresholds: Thresholds
+
+
+def build_origin(predictions: Predictions, split_name: str, fold: int | str | None) -> Origin:
+    """Build the record of the predictions on validation that something is fitted on, as stored in its file."""
+    counts = {"images": len(predictions), "patients": predictions.num_patients}
+    return Origin(part=VALIDATION, fold=fold, split_name=split_name, **counts)
 
 
 def fit_operating_points(
-    validation: Predictions, fitted_on: dict, *, method: str = PLATT, sensitivity: float | None = None
-) -> tuple[Calibration, Thresholds]:
-    """Fit a calibration, then thresholds on the probabilities it gives, both on validation."""
-    names = validation.names
-    calibration = fit_calibration(validation.truth, validation.logits, fitted_on=fitted_on, method=method, names=names)
-    probs = calibration.apply(validation.logits, names)
-    return calibration, fit_thresholds(
-        validation.truth, probs, fitted_on=fitted_on, sensitivity=sensitivity, names=names
-    )
+    validation: Predictions,
+    fitted_on: Origin,
+    *,
+    method: str = PLATT,
+    sensitivity: float | None = None,
+    unseen: Collection[str] = (),
+) -> OperatingPoints:
+    """Fit a calibration, then thresholds on the calibrated probabilities, both on validation.
 
-
-def save_operating_points(folder: Path, calibration: Calibration, thresholds: Thresholds) -> None:
-    save_calibration(folder, calibration)
-    save_thresholds(folder, thresholds)
-
-
-def refit(folder: Path, *, method: str = PLATT, sensitivity: float | None = None) -> tuple[Calibration, Thresholds]:
-    """Fit calibration and thresholds of a finished fold again and save them in its folder.
-
-    Raises InputError for an ensemble over folds, of which no image was held out by all members, and for a temperature
-    after a training that moves the mean of the probabilities, which a temperature cannot move back.
+    Labels that are `unseen`, without positives in training, get no threshold.
     """
-    metrics, config = load_shaped(folder / METRICS, Metrics), load_shaped(folder / CONFIG, Config)
-    if not config.get("shares_validation", True):
+    truth, names = validation.truth, validation.labels.names
+    calibration = fit_calibration(truth, validation.logits, names, fitted_on=fitted_on, method=method)
+    probs = calibration.apply(validation.logits, names)
+    thresholds = fit_thresholds(truth, probs, names, fitted_on=fitted_on, sensitivity=sensitivity, unseen=unseen)
+    return OperatingPoints(calibration, thresholds)
+
+
+def save_operating_points(folder: Path, points: OperatingPoints) -> None:
+    save_calibration(folder, points.calibration)
+    save_thresholds(folder, points.thresholds)
+
+
+def refit(fold: Fold, *, method: str = PLATT, sensitivity: float | None = None) -> OperatingPoints:
+    """Refit calibration and thresholds of a finished fold and save them in its folder.
+
+    Raises InputError for an ensemble over folds, whose members have no held-out image in common, and for a temperature
+    after a training that shifts the mean of the probabilities, which a temperature cannot correct.
+    """
+    if not fold.shares_validation:
         raise InputError(
-            f"{folder} is an ensemble over folds: no image was held out by all its members, so that nothing can be "
-            "fitted on its mean; calibrate the members and build it again"
+            f"{fold.folder} is an ensemble over folds: no image was held out by all its members, so that nothing can "
+            "be fitted on its mean; calibrate the members and rebuild it"
         )
-    if method == TEMPERATURE and (moved := _name_moved_mean(config)):
+    if method == TEMPERATURE and (moved := _name_moved_mean(fold.config)):
         raise InputError(
-            f"{folder} was trained with {moved}, which moves the mean of the probabilities away from the prevalence, "
-            f"and a temperature cannot move it back: take {PLATT} or {ISOTONIC}"
+            f"{fold.folder} was trained with {moved}, which shifts the mean of the probabilities away from the "
+            f"prevalence, and a temperature cannot correct this: use {PLATT} or {ISOTONIC}"
         )
-    validation = load_parts(folder)[VALIDATION]
-    fitted_on = describe_part(validation, metrics, VALIDATION)
-    fitted = fit_operating_points(validation, fitted_on, method=method, sensitivity=sensitivity)
-    save_operating_points(folder, *fitted)
+    validation = fold.predictions[VALIDATION]
+    fitted_on = build_origin(validation, fold.metrics.split_name, fold.metrics.fold)
+    fitted = fit_operating_points(validation, fitted_on, method=method, sensitivity=sensitivity, unseen=fold.unseen)
+    save_operating_points(fold.folder, fitted)
     return fitted
 
 
-def _name_moved_mean(config: dict) -> str:
-    """What of the training moves the mean probability of a label away from its prevalence; empty if nothing does."""
-    settings = config.get("experiment") or {}
-    loss, sampling = (settings.get(section, {}).get("name") for section in ("loss", "sampling"))
-    moving = [f"the loss {loss}"] if loss in ("weighted_bce", "focal", "asymmetric") else []
-    return " and ".join(moving + ["balanced sampling"] * (sampling == "balanced"))
+def _name_moved_mean(config: Config) -> str:
+    """Name the settings of the training that shift mean probabilities away from the prevalence; empty if none do."""
+    if (experiment := config.experiment) is None:
+        return ""
+    loss, is_balanced = experiment.loss.name, experiment.sampling.name == "balanced"
+    moving = [] if loss == "bce" else [f"the loss {loss}"]
+    return " and ".join(moving + ["balanced sampling"] * is_balanced)
 
 
-def load_operating_points(folder: Path) -> tuple[Calibration, Thresholds]:
-    """Those of the fold's folder, which is only read; InputError where one is missing or damaged."""
+def load_operating_points(folder: Path, config: Config) -> OperatingPoints:
+    """Load calibration and thresholds of a fold. Raises InputError if either is missing or damaged."""
     if missing := [name for name in (CALIBRATION, THRESHOLDS) if not (folder / name).is_file()]:
-        raise InputError(f"{folder} has no {' and no '.join(missing)}: `{_name_command(folder)}` fits it again")
-    return load_calibration(folder), load_thresholds(folder)
+        raise InputError(f"{folder} has no {' and no '.join(missing)}: `{_name_command(folder, config)}` fits it again")
+    return OperatingPoints(load_calibration(folder, config.label_set), load_thresholds(folder, config.label_set))
 
 
-def _name_command(folder: Path) -> str:
-    """The command that fits again what is missing, as it was chosen, as far as the other file says."""
-    config = load_shaped(folder / CONFIG, Config)
-    if not config.get("shares_validation", True):
-        return f'make ensemble RUNS="{" ".join(config["members"])}"'
-    command = f"make calibrate RUN={folder}"
-    if (folder / CALIBRATION).is_file() and (method := load_calibration(folder).method) != PLATT:
-        command += f" METHOD={method}"
-    if (folder / THRESHOLDS).is_file() and (rule := load_thresholds(folder).rule) != YOUDEN:
-        command += f" SENSITIVITY={rule.rpartition('=')[2]}"
+def _name_command(folder: Path, config: Config) -> str:
+    """Return the command that refits what is missing, with the options that the existing file was fitted with."""
+    if not config.shares_validation:
+        return f"cxrkeras ensemble {' '.join(config.members or [])}"
+    command, labels = f"cxrkeras calibrate --run {folder}", config.label_set
+    if (folder / CALIBRATION).is_file() and (method := load_calibration(folder, labels).method) != PLATT:
+        command += f" --method {method}"
+    if (folder / THRESHOLDS).is_file() and (rule := load_thresholds(folder, labels).rule) != YOUDEN:
+        command += f" --sensitivity {rule.rpartition('=')[2]}"
     return command

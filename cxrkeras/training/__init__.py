@@ -1,1 +1,1 @@
-"""Training: augmentation, schedules, the loop."""
+"""Training: augmentation, losses, optimisers, schedules and the training loop."""

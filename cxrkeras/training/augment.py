@@ -1,7 +1,7 @@
 """Augmentation on the accelerator, inside the training step.
 
-Keras' own RandomRotation lowers to an operation that XLA cannot compile; one such layer would switch XLA off for
-the whole step. Here everything is arithmetic and a gather, which compile.
+Keras' RandomRotation lowers to an operation that XLA cannot compile, and one such layer disables XLA for the whole
+step. The layer here uses only arithmetic and a gather, which compile.
 """
 
 import keras
@@ -12,18 +12,18 @@ from cxrkeras.config import Augmentation as Settings
 
 
 def warp(images, flips, angles, zooms=1.0, downs=0.0, rights=0.0):
-    """Mirror, rotate, zoom and shift images in this order, bilinearly; what comes from outside repeats the edge.
+    """Flip, rotate, zoom and shift images in this order, bilinearly; pixels from outside repeat the edge.
 
-    images: float32 (N, H, W, 1); flips: bool (N,), mirror left and right; angles: float32 (N,), radians, positive
-    turns the picture counter-clockwise about its centre; zooms: float32 (N,), over 1 enlarges; downs and
-    rights: float32 (N,), pixels. Returns the shape and dtype of `images`.
+    images: float32 (N, H, W, 1); flips: bool (N,), horizontal; angles: float32 (N,), radians, positive rotates
+    counter-clockwise about the centre; zooms: float32 (N,), above 1 enlarges; downs and rights: float32 (N,), pixels.
+    Returns the shape and dtype of `images`.
     """
     _, height, width, channels = images.shape
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     y = ops.reshape(ops.arange(height, dtype="float32") - middle_y, (1, height, 1))
     x = ops.reshape(ops.arange(width, dtype="float32") - middle_x, (1, 1, width))
     y, x = y - ops.reshape(downs, (-1, 1, 1)), x - ops.reshape(rights, (-1, 1, 1))
-    cos, sin = (ops.reshape(part / zooms, (-1, 1, 1)) for part in (ops.cos(angles), ops.sin(angles)))
+    cos, sin = (ops.reshape(factor / zooms, (-1, 1, 1)) for factor in (ops.cos(angles), ops.sin(angles)))
     source_x = cos * x - sin * y
     source_y = sin * x + cos * y
     source_x = ops.where(ops.reshape(flips, (-1, 1, 1)), -source_x, source_x)
@@ -46,9 +46,9 @@ def warp(images, flips, angles, zooms=1.0, downs=0.0, rights=0.0):
 
 
 def adjust(images, contrasts, noises, seed):
-    """Multiply the contrast about each image's mean and add Gaussian noise; stays within 0 to 255.
+    """Scale the contrast about the mean of each image and add Gaussian noise; clipped to 0 to 255.
 
-    images: float32 (N, H, W, 1); contrasts: float32 (N,), factors; noises: float32 (N,), standard deviations in
+    images: float32 (N, H, W, 1); contrasts: float32 (N,), factors; noises: float32 (N,), standard deviations (SD) in
     grey levels.
     """
     means = ops.mean(images, axis=(1, 2, 3), keepdims=True)
@@ -58,10 +58,10 @@ def adjust(images, contrasts, noises, seed):
 
 
 class Augmentation(keras.layers.Layer):
-    """Alters images at random as the settings say, in training only.
+    """Applies random augmentation according to the settings, in training only.
 
-    Always float32, whatever the policy: in bfloat16 grey levels over 128 lose their last bits. The draws are a
-    function of the seed, the epoch given to `start_epoch` and the step within it.
+    Always float32, regardless of the dtype policy: in bfloat16, grey levels above 128 lose their last bits. Random
+    numbers depend only on the seed, the epoch passed to `start_epoch` and the step within it.
     """
 
     def __init__(self, settings: Settings, *, seed: int = 0, **kwargs):
@@ -70,13 +70,14 @@ class Augmentation(keras.layers.Layer):
         self.draws = keras.random.SeedGenerator(seed)
 
     def start_epoch(self, epoch: int) -> None:
+        """Seed the random numbers of an epoch, counted from 0."""
         self.draws.state.assign(np.array([self.seed, epoch << 20], dtype=self.draws.state.dtype))
 
     def call(self, images, training=False):
         images = ops.cast(images, "float32")
         if not training:
             return images
-        settings, height, width = self.settings, *images.shape[1:3]
+        settings, (height, width) = self.settings, images.shape[1:3]
 
         def draw(reach, middle=0.0):
             if not reach:

@@ -5,10 +5,10 @@ import tensorflow as tf
 
 
 class Average:
-    """Holds average <- decay * average + (1 - decay) * variable for each variable of a network.
+    """Exponential moving average of each variable: average <- decay * average + (1 - decay) * variable.
 
-    As in TensorFlow's ExponentialMovingAverage the decay of the n-th update is at most (1 + n) / (10 + n), so that
-    the start does not linger. Statistics of BatchNormalization are averaged like weights.
+    As in TensorFlow's ExponentialMovingAverage, the decay of the n-th update is at most (1 + n) / (10 + n), so that
+    the initial values fade quickly. Statistics of BatchNormalization are averaged like weights.
     """
 
     def __init__(self, network: keras.Model, decay: float):
@@ -29,5 +29,5 @@ class Average:
         self.update = update
 
     def get_weights(self) -> list:
-        """Arrays in the order of the network's own `get_weights`."""
+        """Return arrays in the order of the network's `get_weights`."""
         return [average.numpy() for average in self.averages]

@@ -7,21 +7,32 @@ import keras
 import numpy as np
 
 from cxrkeras.errors import InputError
+from cxrkeras.progress import Advance
+from cxrkeras.training.averaging import Average
 from cxrkeras.training.signals import Interruption
 
-SAVE_SECONDS = 600  # the most work that a kill can cost
+SAVE_SECONDS = 600  # between saves: the most work that a kill can lose
 
 
-class Steps(keras.callbacks.Callback):
-    """Sets the rate before each step; counts, averages and saves after it.
+class StepCallback(keras.callbacks.Callback):
+    """Sets the learning rate before each step; counts, averages and saves after it.
 
-    `rate` is a function of the steps done in this epoch, `save` writes the state. Ends the epoch early when an
-    interruption is wanted; raises InputError for a loss that is not finite.
+    `rate` and `save` are called with the number of steps done in the epoch. Ends the epoch early on an interruption.
+    Raises InputError for a loss that is not finite.
     """
 
-    async_safe = True  # Keras calls on_train_batch_end in another thread, so that a GPU need not wait for the loss
+    async_safe = True  # Keras calls on_train_batch_end in another thread, so that the GPU does not wait for the loss
 
-    def __init__(self, *, first: int, rate: Callable, save: Callable, interruption: Interruption, average, advance):
+    def __init__(
+        self,
+        first: int,
+        *,
+        rate: Callable[[int], float],
+        save: Callable[[int], None],
+        interruption: Interruption,
+        average: Average | None,
+        advance: Advance,
+    ):
         super().__init__()
         self.first = self.done = first
         self.rate, self.save, self.interruption, self.average, self.advance = rate, save, interruption, average, advance
@@ -31,7 +42,7 @@ class Steps(keras.callbacks.Callback):
         if batch:
             self._end_step()
             if time.monotonic() - self._saved_at > SAVE_SECONDS:
-                self.save()
+                self.save(self.done)
                 self._saved_at = time.monotonic()
         self.model.optimizer.learning_rate = self.rate(self.done)
 
@@ -46,6 +57,6 @@ class Steps(keras.callbacks.Callback):
         self.done += 1
         if self.average:
             self.average.update()
-        self.advance(1)
+        self.advance()
         if self.interruption.is_wanted:
             self.model.stop_training = True

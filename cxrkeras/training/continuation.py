@@ -1,84 +1,86 @@
-"""More epochs of a run that is done: its state is where a longer run goes on."""
+"""Continues a finished run with more epochs: the longer run resumes from its state."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from cxrkeras.config import CONFIG, Experiment
 from cxrkeras.errors import InputError
 from cxrkeras.files import load_json, replacing
-from cxrkeras.records.manifest import Manifest
-from cxrkeras.scoring.find_runs import HISTORY, METRICS, MODEL
-from cxrkeras.training.backup import find_backup, read_progress
-from cxrkeras.training.resolve import name_run
+from cxrkeras.progress import Progress
+from cxrkeras.scoring.run_files import HISTORY, METRICS, MODEL
+from cxrkeras.training.backup import find_backup, read_position
+from cxrkeras.training.resolve import Setup
 
-_BY_LENGTH = ("cosine",)  # schedules whose rates depend on how long a phase is
+_LENGTH_DEPENDENT = ("cosine",)  # schedules whose rates depend on the number of epochs of a phase
 
 
-def find_shorter(folder: Path, resolved: Experiment, manifest: Manifest) -> Path | None:
-    """A finished run, of this fold, whose settings differ from those of `folder` in fewer epochs alone.
+def find_shorter(folder: Path, setup: Setup) -> Path | None:
+    """Find a finished run of this fold whose settings differ from those of `folder` only in fewer epochs.
 
-    The longest with its state, or else the longest.
+    The longest with its state, else the longest.
     """
     found = []
     for other in folder.parents[1].glob(f"*/{folder.name}/{METRICS}"):
-        with suppress(InputError, KeyError, TypeError):  # a damaged run is none to start from
+        with suppress(InputError, KeyError, TypeError):  # damaged runs are skipped
             epochs = int(load_json(other.with_name(CONFIG))["experiment"]["training"]["epochs"])
-            for shorter in _shorten(resolved, epochs):
-                if name_run("x", shorter, manifest)[-8:] == other.parents[1].name[-8:]:
+            for shorter in _shorten(setup.experiment, epochs):
+                if replace(setup, experiment=shorter).name_run("x")[-8:] == other.parents[1].name[-8:]:
                     found.append((find_backup(other.parent).exists(), epochs, other.parent))
     return max(found)[-1] if found else None
 
 
-def _shorten(resolved: Experiment, epochs: int) -> Iterator[Experiment]:
-    """The experiment with so many epochs in all, if these are fewer and leave some to the last phase."""
-    training = resolved.training
-    missing = training.epochs - epochs
+def _shorten(experiment: Experiment, epochs: int) -> Iterator[Experiment]:
+    """Yield the experiment with so many epochs in total, if these are fewer and the last phase keeps at least one."""
+    training = experiment.training
+    missing = training.resolved_epochs - epochs
     if missing <= 0:
         return
-    changes = {"epochs": epochs}
+    changes: dict[str, object] = {"epochs": epochs}
     if training.phases:
         *first, last = training.phases
         if last.epochs <= missing:
             return
         changes["phases"] = [*first, last.model_copy(update={"epochs": last.epochs - missing})]
-    yield resolved.model_copy(update={"training": training.model_copy(update=changes)})
+    yield experiment.model_copy(update={"training": training.model_copy(update=changes)})
 
 
-def continue_shorter(folder: Path, resolved: Experiment, manifest: Manifest, say: Callable[[str], None]) -> None:
-    """Copy state, curves and best network of a shorter run into `folder`, if there is one with its state; says so."""
+def continue_shorter(folder: Path, setup: Setup, progress: Progress) -> None:
+    """Copy state, history and best network of a shorter run, if there is one with its state, into `folder`."""
     if find_backup(folder).exists():
         return
-    shorter = find_shorter(folder, resolved, manifest)
+    shorter = find_shorter(folder, setup)
     if shorter is None:
         return
     name = f"{shorter.parent.name}/{shorter.name}"
-    if resolved.schedule.name in _BY_LENGTH:
-        reason = f"the {resolved.schedule.name} schedule depends on their number"
+    schedule = setup.experiment.schedule.name
+    if schedule in _LENGTH_DEPENDENT:
+        reason = f"the {schedule} schedule depends on their number"
     elif not find_backup(shorter).exists():
         reason = "its state was not kept (training.keep_state = true)"
     else:
         _copy_state(shorter, folder)
-        say(f"resuming from {name} after epoch {read_progress(folder).epochs_done}")
+        progress.say(f"resuming from {name} after epoch {read_position(folder).epochs_done}")
         return
-    say(f"{name} has the same settings and fewer epochs, but {reason}: starting at epoch 1")
+    progress.say(f"{name} has the same settings and fewer epochs, but {reason}: starting at epoch 1")
 
 
-def explain_longer(resolved: Experiment) -> str:
-    """How a run like this one gets more epochs."""
-    setting = "the epochs of the last phase" if resolved.training.phases else "training.epochs"
-    start = "resumes from this one's last state if it was kept with training.keep_state = true"
-    if resolved.schedule.name in _BY_LENGTH:
-        start = f"starts at epoch 1, as the {resolved.schedule.name} schedule depends on their number"
-    return f"For more epochs raise {setting}: that is a run of its own, which {start}"
+def explain_longer(experiment: Experiment) -> str:
+    """Explain how to train a run like this one for more epochs."""
+    setting = "the epochs of the last phase" if experiment.training.phases else "training.epochs"
+    start = "resumes from the last state of this run if it was kept with training.keep_state = true"
+    if experiment.schedule.name in _LENGTH_DEPENDENT:
+        start = f"starts at epoch 1, as the {experiment.schedule.name} schedule depends on their number"
+    return f"For more epochs raise {setting}: this creates a new run, which {start}"
 
 
 def _copy_state(shorter: Path, folder: Path) -> None:
     for source, target in (
         (shorter / MODEL, folder / MODEL),
         (shorter / HISTORY, folder / HISTORY),
-        (find_backup(shorter), find_backup(folder)),  # last: it is what a resumed training looks for
+        (find_backup(shorter), find_backup(folder)),  # last: a resumed training looks for it
     ):
         if not source.is_file():
             raise InputError(f"{source} is gone: delete {find_backup(shorter)} to start at epoch 1")

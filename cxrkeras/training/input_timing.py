@@ -1,17 +1,17 @@
-"""Measures how long a training waits for its input."""
+"""Measures how long training waits for input."""
 
 import tensorflow as tf
 
 
 def time_waiting(batches: tf.data.Dataset) -> tuple[tf.data.Dataset, tf.Variable]:
-    """The same batches, and a variable that sums up the seconds for which they were waited for."""
+    """Wrap batches to measure waiting; the batches, and a variable with the total seconds spent waiting for them."""
     with tf.device("CPU"):
         waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-    asked = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
+    requested = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
 
-    def note(asked, batch):
-        with tf.control_dependencies([waited.assign_add(tf.timestamp() - asked)]):
+    def add_waiting(requested, batch):
+        with tf.control_dependencies([waited.assign_add(tf.timestamp() - requested)]):
             return tf.nest.map_structure(tf.identity, batch)
 
-    timed = tf.data.Dataset.zip(asked, batches).map(note)
+    timed = tf.data.Dataset.zip(requested, batches).map(add_waiting)
     return timed.apply(tf.data.experimental.assert_cardinality(len(batches))), waited

@@ -1,4 +1,4 @@
-"""Signals that end a training once its step is done."""
+"""Handles signals that end a training after its current step."""
 
 import signal
 import threading
@@ -7,23 +7,24 @@ from contextlib import contextmanager
 
 
 class Interruption:
-    """Set by SIGINT or SIGTERM, so that a training can finish its step and save; the second signal ends at once."""
+    """Set by SIGINT or SIGTERM, so that a training can finish its step and save; a second signal interrupts at once."""
 
     is_wanted = False
 
     @contextmanager
     def watch(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Handle signals until the block ends; without effect outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
-        def note(number, frame):
+        def handle(number, frame):
             if self.is_wanted:
                 raise KeyboardInterrupt
             self.is_wanted = True
             say("stopping after this step")
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:

@@ -12,14 +12,15 @@ from PIL import Image
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, ServiceUnavailable, TooManyRequests
 
-from cxrkeras import __version__, labels
-from cxrkeras.app.image_report import NOTICE, write_image_report
-from cxrkeras.app.openapi import build_document, write_docs
+from cxrkeras import __version__
+from cxrkeras.app.image_report import NOTICE, render_image_report
+from cxrkeras.app.openapi import build_document, render_docs
 from cxrkeras.app.problems import make_problem
 from cxrkeras.data.images import decode_image, hold_memory, read_warnings, shrink_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.overlay import blend_map, paint_layer
-from cxrkeras.explain.sheet import ALL, check_label
+from cxrkeras.explain.sheet import check_label
+from cxrkeras.labels import ALL, LONGEST_LABEL
 from cxrkeras.predict.answers import LARGEST_PICTURE, PNG_SIDE, FileTooLarge, describe_answer, describe_problem
 from cxrkeras.predict.predictor import Predictor
 from cxrkeras.text import LONGEST_NAME, clean
@@ -33,7 +34,7 @@ def _predictor() -> Predictor:
 
 @contextmanager
 def _slot():
-    """Hold one of the requests in flight; 429 where all are taken."""
+    """Hold one of the slots for requests; 429 where all are taken."""
     slots = flask.current_app.config["SLOTS"]
     if not slots.acquire(blocking=False):
         raise TooManyRequests("Too many requests at once; send this one again in a moment.", retry_after=2)
@@ -45,7 +46,8 @@ def _slot():
 
 def _read_uploads() -> list[FileStorage]:
     limits = flask.current_app.config["LIMITS"]
-    uploads = [one for key in ("file", "files") for one in flask.request.files.getlist(key) if not _is_blank(one)]
+    given = [upload for key in ("file", "files") for upload in flask.request.files.getlist(key)]
+    uploads = [upload for upload in given if not _is_blank(upload)]
     if not uploads:
         raise BadRequest("Wanted multipart/form-data with one or more parts named `file`; got none.")
     if len(uploads) > limits.files:
@@ -54,7 +56,7 @@ def _read_uploads() -> list[FileStorage]:
 
 
 def _is_blank(upload: FileStorage) -> bool:
-    """Whether a field of a form was left without a file."""
+    """Say whether a field of a form was left without a file."""
     if upload.filename:
         return False
     first = upload.stream.read(1)
@@ -63,7 +65,7 @@ def _is_blank(upload: FileStorage) -> bool:
 
 
 def _name(upload: FileStorage) -> str:
-    """The name of an upload as it can be shown and sent."""
+    """Clean the name of an upload, so that it can be shown and sent."""
     return clean(upload.filename or "", LONGEST_NAME)
 
 
@@ -76,7 +78,7 @@ def _read_upload() -> FileStorage:
 
 @contextmanager
 def _decode(upload: FileStorage) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
-    """A grey image, uint8 (height, width), and what the file's header warns of; InputError if it cannot be read.
+    """Decode a grey image, uint8 (height, width), and what its header warns of; InputError if it cannot be read.
 
     The image counts as memory in use until the block ends, so that only so many are decoded at once.
     """
@@ -89,7 +91,7 @@ def _decode(upload: FileStorage) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]
 
 
 def _read_side() -> int:
-    """The longest side of the grey picture that is wanted beside an answer, 0 for none."""
+    """Read the longest side of the grey picture that is wanted with an answer, 0 for none."""
     given = flask.request.form.get("picture", "0")
     if not (given.isascii() and given.isdigit() and len(given) < 6 and int(given) <= LARGEST_PICTURE):
         raise BadRequest(f"`picture` is the longest side in pixels, up to {LARGEST_PICTURE}; got {given[:20]!r}.")
@@ -97,13 +99,13 @@ def _read_side() -> int:
 
 
 def _describe_picture(grey: np.ndarray, side: int) -> dict[str, str]:
-    """The picture of an image as a part of its result, if it is wanted."""
+    """Describe the picture of an image as a field of its result, if it is wanted."""
     return {"picture": _encode_url(Image.fromarray(shrink_image(grey, side)))} if side else {}
 
 
 @api.post("/api/v1/predictions")
 def predict():
-    """Answer for each file by itself: a bad one gets its problem, and the others go on."""
+    """Answer each file separately: one that cannot be read has a problem in place of labels."""
     predictor, results = _predictor(), []
     with _slot():
         side = _read_side()
@@ -121,13 +123,14 @@ def predict():
 
 @api.post("/api/v1/explanations")
 def explain():
-    """Heat maps of one file: one label laid over the image as PNG, or layers of one or all labels in JSON."""
+    """Explain one file: one label laid over the image as PNG, or layers of one or all labels in JSON."""
     predictor = _predictor()
     with _slot():
         upload = _read_upload()
         wants_png = flask.request.accept_mimetypes.best_match(["application/json", "image/png"]) == "image/png"
         try:
-            label = check_label(flask.request.form.get("label", ALL)[:40])
+            labels = predictor.facts.labels
+            label = check_label(flask.request.form.get("label", ALL)[:LONGEST_LABEL], labels)
             if wants_png and label == ALL:
                 raise InputError("a PNG shows one label: give `label`, or ask for application/json")
             side = _read_side()
@@ -139,7 +142,7 @@ def explain():
         except InputError as error:
             return make_problem(**describe_problem(error)["problem"])
         if wants_png:
-            blended = blend_map(image, answer.maps[labels.LABELS.index(label)])
+            blended = blend_map(image, answer.maps[labels.index(label)])
             return flask.Response(_encode_png(Image.fromarray(blended)), content_type="image/png")
         maps = [
             {
@@ -147,7 +150,7 @@ def explain():
                 "has_evidence": bool(heat.any()),
                 "layer": _encode_url(paint_layer(heat, predictor.facts.size)),
             }
-            for name, heat in zip(labels.LABELS, answer.maps, strict=True)
+            for name, heat in zip(labels, answer.maps, strict=True)
             if label in (ALL, name)
         ]
         result = {"name": _name(upload), **describe_answer(answer, predictor.facts.thresholds), "maps": maps}
@@ -156,7 +159,7 @@ def explain():
 
 @api.post("/api/v1/reports")
 def report():
-    """An HTML page about one file, that opens without a network."""
+    """Render an HTML page about one file, which opens offline."""
     predictor = _predictor()
     with _slot():
         upload = _read_upload()
@@ -169,7 +172,7 @@ def report():
         upload.stream.seek(0)
         digest = hashlib.file_digest(upload.stream, "sha256").hexdigest()
         return flask.Response(
-            write_image_report(_name(upload), digest, drawn, answer, predictor.facts),
+            render_image_report(_name(upload), digest, drawn, answer, predictor.facts),
             headers={"Content-Disposition": "attachment; filename=report.html"},
             content_type="text/html; charset=utf-8",
         )
@@ -189,7 +192,8 @@ def _encode_url(image: Image.Image) -> str:
 def describe_model():
     facts = _predictor().facts
     content = {name: getattr(facts, name) for name in facts.__dataclass_fields__}
-    return flask.jsonify(content | {"labels": labels.LABELS, "notice": NOTICE})
+    own = {"labels": facts.labels.names, "no_finding": facts.labels.no_finding, "notice": NOTICE}
+    return flask.jsonify(content | own)
 
 
 @api.get("/healthz")
@@ -199,7 +203,7 @@ def live():
 
 @api.get("/readyz")
 def ready():
-    """Ready once the network is loaded and answers."""
+    """Answer an empty image: ready once the network is loaded and answers."""
     predictor = _predictor()
     try:
         predictor.answer(np.zeros((predictor.facts.size, predictor.facts.size), np.uint8))
@@ -210,10 +214,14 @@ def ready():
 
 @api.get("/api/v1/openapi.json")
 def document():
-    return flask.jsonify(build_document(__version__, flask.current_app.config["LIMITS"]))
+    return flask.jsonify(_build_document())
 
 
 @api.get("/api/v1/docs")
 def show_document():
-    """The document as a page."""
-    return write_docs(build_document(__version__, flask.current_app.config["LIMITS"]), flask.request.host_url)
+    """Render the document as a page."""
+    return render_docs(_build_document(), flask.request.host_url)
+
+
+def _build_document() -> dict:
+    return build_document(__version__, flask.current_app.config["LIMITS"], _predictor().facts.labels)

@@ -1,59 +1,51 @@
-"""The page about one image, to take away."""
+"""The page about one image, to keep."""
 
 import threading
 from datetime import datetime
 
 import numpy as np
 
-from cxrkeras import labels
 from cxrkeras.explain.overlay import plot_gradcam
 from cxrkeras.explain.sheet import NUM_TOP
+from cxrkeras.labels import display_name
 from cxrkeras.predict.predictor import Answer, Facts
-from cxrkeras.reports.figures import spell
 from cxrkeras.reports.page import Page, Picture, Section, Table, render_page
 from cxrkeras.text import format_share
 
-NOTICE = "Research software. It is no medical device and must not be used to diagnose patients."
+NOTICE = "Research software. It is not a medical device and must not be used to diagnose patients."
 SYNTHETIC = "This network was trained on synthetic phantoms. It is of no use on radiographs of patients."
 PROBABILITY = (
-    "A probability is calibrated: of the validation images with 20 %, about 20 % had the finding. It holds for "
-    "patients like those, with findings as frequent as among them."
+    "A probability is calibrated: of the validation images with 20 %, about 20 % had the finding. That holds for "
+    "similar patients, among whom findings are as frequent."
 )
 THRESHOLD = (
-    "A threshold is the probability from which on the network calls a finding present. It was chosen on validation "
+    "A threshold is the probability at or above which a finding is reported as present. It was chosen on validation "
     "images and is often low where a finding is rare."
 )
 HEAT_MAP = "A heat map shows what raised the network's score for a label, not where a disease is."
 SCALE = (
     "Each map is scaled to its own maximum (yellow), so that the colours of two maps cannot be compared; the "
-    "probability says how likely the label is."
+    "probability states how likely the label is."
 )
 _drawing = threading.Lock()  # matplotlib's caches of fonts are shared
 
 
 def list_warnings(answer: Answer, facts: Facts) -> list[str]:
-    """What a reader must be told before any number."""
-    warnings = [f"This may be no chest radiograph like the training images: {one}." for one in answer.warnings]
+    """List what a reader must know before any number."""
+    warnings = [f"This may not be a chest radiograph like the training images: {reason}." for reason in answer.warnings]
     return [NOTICE, *[SYNTHETIC] * facts.is_synthetic, *warnings]
 
 
-def write_image_report(name: str, digest: str, grey: np.ndarray, answer: Answer, facts: Facts) -> str:
-    """One HTML page about one image, that opens without a network.
+def render_image_report(name: str, digest: str, grey: np.ndarray, answer: Answer, facts: Facts) -> str:
+    """Render one HTML page about one image, which opens offline.
 
     digest: of the file; grey: the decoded image or a smaller one, uint8 (h, w); the answer has its size and maps.
     """
-    seen = [label for label in labels.FINDINGS if label not in facts.unseen]
-    top = sorted(seen, key=answer.probs.get, reverse=True)[:NUM_TOP]
-    maps = {label: answer.maps[labels.LABELS.index(label)] for label in top}
-    rows = []
-    ranked = sorted(labels.LABELS, key=answer.probs.get, reverse=True)
-    for label in sorted(ranked, key=lambda name: name not in labels.FINDINGS):
-        cut = facts.thresholds[label]
-        remarks = "no example in training" if label in facts.unseen else "" if cut is not None else "no threshold"
-        over = "yes" if label in answer.found else "no"
-        against = "" if cut is None else format_share(cut)
-        rows.append((spell(label), format_share(answer.probs[label]), against, over, remarks))
-    table = Table(["label", "probability", "threshold", "above threshold", "remarks"], rows).without_empty()
+    labels = facts.labels
+    seen = [label for label in labels.findings if label not in facts.unseen]
+    top = sorted(seen, key=lambda label: answer.probs[label], reverse=True)[:NUM_TOP]
+    maps = {label: answer.maps[labels.index(label)] for label in top}
+    table = _tabulate_labels(answer, facts)
     cells = f"The network sees {facts.size} x {facts.size} pixels, a map has {facts.cells} x {facts.cells} cells."
     with _drawing:
         figure = plot_gradcam(grey, maps, answer.probs, title="", notice=cells)
@@ -70,8 +62,21 @@ def write_image_report(name: str, digest: str, grey: np.ndarray, answer: Answer,
     return html
 
 
+def _tabulate_labels(answer: Answer, facts: Facts) -> Table:
+    """List the labels in a row each, the most probable finding first, and last that nothing was found."""
+    rows = []
+    ranked = sorted(facts.labels, key=lambda label: answer.probs[label], reverse=True)
+    for label in sorted(ranked, key=lambda name: name == facts.labels.no_finding):
+        threshold = facts.thresholds[label]
+        remarks = "no example in training" if label in facts.unseen else "" if threshold is not None else "no threshold"
+        is_above = "yes" if label in answer.found else "no"
+        limit = "" if threshold is None else format_share(threshold)
+        rows.append((display_name(label), format_share(answer.probs[label]), limit, is_above, remarks))
+    return Table(["label", "probability", "threshold", "above threshold", "remarks"], rows).without_empty()
+
+
 def describe_facts(facts: Facts) -> list[tuple[str, str]]:
-    """The facts of a network in words, for a table."""
+    """Put the facts of a network into words, for a table."""
     return [
         ("run", facts.run),
         ("network", f"{facts.network}, epoch {facts.epoch}"),

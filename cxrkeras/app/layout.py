@@ -1,229 +1,219 @@
 """What the page is made of before there are results."""
 
+import json
+from typing import Any
+
 from dash import dcc, html
 
-from cxrkeras import __version__, labels
+from cxrkeras import __version__
 from cxrkeras.app.image_report import HEAT_MAP, NOTICE, PROBABILITY, SCALE, SYNTHETIC, THRESHOLD, describe_facts
-from cxrkeras.labels import NO_FINDING
+from cxrkeras.explain.sheet import NUM_TOP
+from cxrkeras.labels import display_name
 from cxrkeras.predict.answers import LARGEST_PICTURE
 from cxrkeras.predict.predictor import Facts
-from cxrkeras.reports.figures import spell
+
+
+def _attributes(**values: str) -> dict[str, Any]:
+    """Attributes whose names have hyphens: `aria_label` is `aria-label`."""
+    return {name.replace("_", "-"): value for name, value in values.items()}
 
 
 def build_layout(facts: Facts, largest_file: int) -> html.Div:
-    """The whole page, with the notices that are always there; `largest_file` in bytes."""
-    banner = []
-    if facts.is_synthetic:
-        banner = [html.P(SYNTHETIC, className="banner")]
-    kinds = [
-        {"label": "all images", "value": "all"},
-        {"label": "with a finding over its threshold", "value": "found"},
-        {"label": "unlike the training images", "value": "strange"},
-        {"label": "not readable", "value": "problem"},
-        *({"label": f"{spell(label)} over its threshold", "value": label} for label in labels.LABELS),
-    ]
+    """Build the whole page, with the notices that are always there; `largest_file` in bytes."""
+    notices = [SYNTHETIC] * facts.is_synthetic + [NOTICE]
+    shared = {
+        "file_bytes": largest_file,
+        "picture_side": LARGEST_PICTURE,
+        "num_top": NUM_TOP,
+        "run": facts.run,
+        "no_finding": facts.labels.no_finding,
+        "unseen": facts.unseen,
+        "notices": notices,
+    }
     return html.Div(
         [
-            dcc.Store(id="results", data=[]),
-            dcc.Store(id="view", data={"open": None, "beside": None, "insisted": [], "sort": "order"}),
-            dcc.Store(id="pictures", data={}),
-            dcc.Store(
-                id="limits",
-                data={
-                    "file": largest_file,
-                    "picture": LARGEST_PICTURE,
-                    "run": facts.run,
-                    "apart": [NO_FINDING, *facts.unseen],  # labels with no place in an image, or never learned
-                    "notices": [SYNTHETIC] * facts.is_synthetic + [NOTICE],
-                },
-            ),
+            dcc.Store(id="answered"),
             dcc.Download(id="csv-file"),
-            html.Header(
-                [
-                    html.H1("cxrkeras"),
-                    html.P("What a network finds in chest radiographs, and where it looked.", className="quiet"),
-                    html.Button("Light theme", id="theme", className="plain"),
-                ]
-            ),
+            _build_header(),
+            html.P(NOTICE, className="notice", role="note"),
+            *[html.P(SYNTHETIC, className="banner")] * facts.is_synthetic,
             html.P(
-                NOTICE,
-                className="notice",
-                role="note",
-            ),
-            *banner,
-            html.P(
-                "The server does not answer. Keep this page open: it goes on by itself once the server is there again.",
+                "Cannot reach the server. Keep this page open; uploads resume automatically.",
                 id="offline",
                 className="warning",
                 role="alert",
                 hidden=True,
             ),
-            html.Main(
-                [
-                    html.Section(
-                        [
-                            html.Div(id="drop", className="drop"),
-                            html.P(
-                                "PNG, JPEG and DICOM. Files go to this server's memory only; nothing is kept.",
-                                className="quiet",
-                            ),
-                            html.Progress(id="progress", className="progress", **{"aria-label": "files answered"}),
-                            html.P(id="state", role="status", className="state"),
-                        ],
-                        className="upload",
-                        **{"aria-label": "upload"},
-                    ),
-                    _build_overview(kinds),
-                    _build_detail(facts.cells),
-                    html.Details(
-                        [
-                            html.Summary(f"The network: {facts.network}, trained on {facts.trained_on}"),
-                            html.Table(
-                                html.Tbody(
-                                    [
-                                        html.Tr([html.Th(name, scope="row"), html.Td(str(value))])
-                                        for name, value in describe_facts(facts)
-                                    ]
-                                ),
-                                className="facts",
-                            ),
-                        ],
-                        className="network",
-                    ),
-                ]
-            ),
-            html.P(
-                [
-                    f"cxrkeras {__version__}, run {facts.run}. ",
-                    html.A("Interface for programs", href="/api/v1/docs"),
-                    ". Keys: n next, p previous, Escape back to the list, + and - zoom, 0 fits, arrows move. Over an "
-                    "image the wheel zooms, the left button moves, the right one changes contrast and brightness.",
-                ],
-                className="foot quiet",
-            ),
+            html.Main([_build_upload(), _build_overview(facts), _build_detail(facts.cells), _build_network(facts)]),
+            _build_foot(facts.run),
         ],
+        id="page",
         className="page",
+        **_attributes(data_facts=json.dumps(shared)),
     )
 
 
-def _build_overview(kinds: list[dict]) -> html.Section:
+def _build_header() -> html.Header:
+    return html.Header(
+        [
+            html.H1("cxrkeras"),
+            html.P("What a network finds in chest radiographs, and where it looked.", className="quiet"),
+            html.Button(
+                [html.Span("Light theme", className="if-dark"), html.Span("Dark theme", className="if-light")],
+                id="theme",
+                className="plain",
+            ),
+        ]
+    )
+
+
+def _build_upload() -> html.Section:
+    return html.Section(
+        [
+            html.Div(id="drop", className="drop"),
+            html.P("PNG, JPEG and DICOM. Files go to this server's memory only; nothing is kept.", className="quiet"),
+            html.Progress(id="progress", className="progress", **_attributes(aria_label="files answered")),
+            html.P(id="state", role="status", className="state"),
+        ],
+        className="upload",
+        **_attributes(aria_label="upload"),
+    )
+
+
+def _build_overview(facts: Facts) -> html.Section:
+    columns = (("name", "Name"), ("found", "Above threshold"), ("highest", "Most probable findings"))
     heads = [
-        html.Th("Image", className="picture", scope="col"),
-        *(
-            html.Th(html.Button(text, **{"data-sort": key}), scope="col", id=f"head-{key}", className=key)
-            for key, text in (
-                ("name", "Name"),
-                ("found", "Above threshold"),
-                ("highest", "Most probable findings"),
-            )
-        ),
+        html.Th(html.Button(text, **_attributes(data_sort=key)), scope="col", id=f"head-{key}", className=key)
+        for key, text in columns
     ]
+    image = html.Th("Image", className="thumbnail", scope="col")
+    search = dcc.Input(id="search", type="search")
     return html.Section(
         [
             html.Div(
                 [
-                    html.Div([html.Label("Find a name", htmlFor="search"), dcc.Input(id="search", type="search")]),
-                    html.Div(
-                        [
-                            html.Label("Show", htmlFor="show"),
-                            dcc.Dropdown(
-                                id="show", options=kinds, value="all", clearable=False, searchable=False, maxHeight=480
-                            ),
-                        ]
-                    ),
+                    html.Div([html.Label("Find a name", htmlFor="search"), search], className="search"),
+                    html.Div([html.Label("Show", htmlFor="show"), _build_kinds(facts)], className="show"),
                     html.P(id="count", className="quiet", role="status"),
                     html.Button("Save all as CSV", id="csv"),
                     html.Button("Remove all", id="clear", className="plain"),
                 ],
                 className="bar",
             ),
-            html.Table([html.Thead(html.Tr(heads)), html.Tbody(id="rows")], className="results"),
+            html.Table([html.Thead(html.Tr([image, *heads])), html.Tbody(id="rows")], className="results"),
         ],
         id="overview",
         hidden=True,
-        **{"aria-label": "results"},
+        **_attributes(aria_label="results"),
     )
 
 
+def _build_kinds(facts: Facts) -> dcc.Dropdown:
+    """Build the choice of what the list shows; its values are those of `chooseResults` in answers.js."""
+    kinds = {
+        "all": "all images",
+        "found": "with a finding above its threshold",
+        "warned": "unlike the training images",
+        "problem": "not readable",
+        **{f"above:{label}": f"{display_name(label)} above its threshold" for label in facts.labels},
+    }
+    options = [{"label": text, "value": value} for value, text in kinds.items()]
+    return dcc.Dropdown(id="show", options=options, value="all", clearable=False, maxHeight=480)
+
+
 def _build_detail(cells: int) -> html.Section:
-    def build_stage(pane: str) -> html.Figure:
-        return html.Figure(
-            [
-                html.Div(
-                    html.Div(id=f"film-{pane}", className="film"),
-                    className="stage",
-                    tabIndex=0,
-                    role="group",
-                    **{"aria-label": "radiograph; plus and minus zoom, arrows move, 0 fits"},
-                ),
-                html.Figcaption(id=f"caption-{pane}"),
-            ],
-            id=f"heading-{pane}",
-            hidden=pane == "b",
-        )
-
-    def build_slider(key: str, text: str, value: int, largest: int) -> html.Div:
-        slider = dcc.Input(id=key, type="range", min=0, max=largest, step=1, value=value)
-        return html.Div([html.Label(text, htmlFor=key), slider], className="slider")
-
+    """Build the view of one image, or of two next to each other; `cells` is the side of a heat map."""
     return html.Section(
         [
-            html.Div(
-                [
-                    html.Button("Back to the list", **{"data-go": "back"}),
-                    html.Button("Previous", **{"data-go": "previous"}),
-                    html.Button("Next", **{"data-go": "next"}),
-                    html.Span(id="position", className="quiet"),
-                    html.Button("Save the picture", id="save-picture"),
-                    html.Button("Save a report", id="save-report"),
-                    html.Div(
-                        [
-                            html.Label("Beside it", htmlFor="beside"),
-                            dcc.Dropdown(id="beside", placeholder="a second image", searchable=False),
-                        ],
-                        className="beside",
-                    ),
-                ],
-                className="bar",
-            ),
+            _build_toolbar(),
             html.Div(id="about", className="about"),
-            html.Div(id="strange", role="alert"),
-            html.Div(
-                [
-                    html.Div(
-                        [
-                            html.Div([build_stage("a"), build_stage("b")], className="stages"),
-                            html.Div(
-                                [
-                                    build_slider("opacity", "Opacity of the heat map", 55, 100),
-                                    build_slider("level", "Brightness", 50, 100),
-                                    build_slider("width", "Contrast", 50, 100),
-                                    html.Button("Reset the view", id="reset", className="plain"),
-                                ],
-                                className="bar",
-                            ),
-                            html.Div(id="top", className="top"),
-                        ],
-                        className="look",
-                    ),
-                    html.Div(
-                        [
-                            html.H3("Findings", id="findings"),
-                            html.Div(id="compared", className="quiet"),
-                            dcc.RadioItems(id="label", className="choices", labelClassName="choice"),
-                            html.P(f"{PROBABILITY} {THRESHOLD}", className="quiet"),
-                            html.P(f"{HEAT_MAP} {SCALE} It has {cells} x {cells} cells.", className="quiet"),
-                        ],
-                        id="answer",
-                        className="answer",
-                        role="group",
-                        **{"aria-labelledby": "findings"},
-                    ),
-                ],
-                className="columns",
-            ),
+            html.Div(id="warnings", role="alert"),
+            html.Div([_build_look(), _build_answer(cells)], className="columns"),
         ],
         id="detail",
         hidden=True,
-        **{"aria-label": "one image"},
+        **_attributes(aria_label="one image"),
+    )
+
+
+def _build_toolbar() -> html.Div:
+    compare = dcc.Dropdown(id="compare", placeholder="a second image")
+    return html.Div(
+        [
+            html.Button("Back to the list", id="back"),
+            html.Button("Previous", **_attributes(data_step="-1")),
+            html.Button("Next", **_attributes(data_step="1")),
+            html.Span(id="position", className="quiet"),
+            html.Button("Save the picture", id="save-picture"),
+            html.Button("Save a report", id="save-report"),
+            html.Div([html.Label("Compare with", htmlFor="compare"), compare], className="compare"),
+        ],
+        className="bar",
+    )
+
+
+def _build_look() -> html.Div:
+    """Build the images, the controls of how they are shown, and the tiles of the most probable findings."""
+    sliders = [
+        _build_slider("opacity", "Opacity of the heat map", 55),
+        _build_slider("level", "Brightness", 50),
+        _build_slider("width", "Contrast", 50),
+    ]
+    return html.Div(
+        [
+            html.Div([_build_pane("a"), _build_pane("b")], className="panes"),
+            html.Div([*sliders, html.Button("Reset the view", id="reset", className="plain")], className="bar"),
+            html.Div(id="top", className="top"),
+        ]
+    )
+
+
+def _build_pane(pane: str) -> html.Figure:
+    stage = html.Div(
+        html.Div(id=f"image-{pane}", className="image"),
+        className="stage",
+        tabIndex=0,
+        role="group",
+        **_attributes(aria_label="radiograph; plus and minus zoom, arrows move, 0 fits"),
+    )
+    return html.Figure([stage, html.Figcaption(id=f"caption-{pane}")], id=f"pane-{pane}", hidden=pane == "b")
+
+
+def _build_slider(key: str, text: str, value: int) -> html.Div:
+    slider = dcc.Input(id=key, type="range", min=0, max=100, step=1, value=value)
+    return html.Div([html.Label(text, htmlFor=key), slider], className="slider")
+
+
+def _build_answer(cells: int) -> html.Div:
+    """Build the place of the labels, which the script fills in, with a field that finds one among many."""
+    field = [html.Label("Find a label", htmlFor="label-text"), dcc.Input(id="label-text", type="search")]
+    return html.Div(
+        [
+            html.H3("Findings", id="findings"),
+            html.Div(id="compared", className="quiet"),
+            html.Div(field, id="find-label", className="search", hidden=True),
+            html.Div(id="labels", className="labels", role="radiogroup", **_attributes(aria_labelledby="findings")),
+            html.P(f"{PROBABILITY} {THRESHOLD}", className="quiet"),
+            html.P(f"{HEAT_MAP} {SCALE} It has {cells} x {cells} cells.", className="quiet"),
+        ],
+        id="answer",
+        className="answer",
+    )
+
+
+def _build_network(facts: Facts) -> html.Details:
+    rows = [html.Tr([html.Th(name, scope="row"), html.Td(str(value))]) for name, value in describe_facts(facts)]
+    summary = html.Summary(f"The network: {facts.network}, trained on {facts.trained_on}")
+    return html.Details([summary, html.Table(html.Tbody(rows), className="facts")], className="network")
+
+
+def _build_foot(run: str) -> html.P:
+    return html.P(
+        [
+            f"cxrkeras {__version__}, run {run}. ",
+            html.A("Interface for programs", href="/api/v1/docs"),
+            ". Keys: n next, p previous, Escape back to the list, + and - zoom, 0 fits, arrows move. Over an image "
+            "the wheel zooms, the left button moves, the right one changes contrast and brightness.",
+        ],
+        className="foot quiet",
     )

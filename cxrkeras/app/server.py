@@ -2,12 +2,14 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
 import flask
 import waitress
 from dash.exceptions import DependencyException
+from flask.json.provider import DefaultJSONProvider
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer
@@ -41,7 +43,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may bring; over them 413 or 429."""
+    """How much a request may hold; above that 413 or 429."""
 
     file_bytes: int = 25 * 2**20
     files: int = 64
@@ -51,18 +53,23 @@ class Limits:
 
 
 class _Request(flask.Request):
-    """A request whose uploads stay in memory: Werkzeug's would be spilled into files once they are large."""
+    """A request whose uploads stay in memory: Werkzeug moves large ones into temporary files."""
 
     def _get_file_stream(self, *arguments, **options):
         return BytesIO()
 
 
+class _Json(DefaultJSONProvider):
+    sort_keys = False
+
+
 class _Flask(flask.Flask):
     request_class = _Request
+    json_provider_class = _Json
 
 
 class _Decoder(MultipartDecoder):
-    """A decoder that takes names of files that are not UTF-8, of which Werkzeug's would refuse the whole request."""
+    """A decoder that takes file names that are not UTF-8, for which Werkzeug refuses the whole request."""
 
     def _parse_headers(self, data: bytes | bytearray):
         return super()._parse_headers(bytes(data).decode("utf-8", "replace").encode())
@@ -71,7 +78,7 @@ class _Decoder(MultipartDecoder):
 def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flask:
     """Build the application around a loaded predictor."""
     limits = limits or Limits()
-    formparser.MultipartDecoder = _Decoder  # Werkzeug has no setting for it
+    formparser.MultipartDecoder = _Decoder  # type: ignore[misc] # Werkzeug has no setting for it
     app = _Flask("cxrkeras", static_folder=None)
     app.config.update(
         MAX_CONTENT_LENGTH=limits.request_bytes,
@@ -81,35 +88,45 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flas
         LIMITS=limits,
         SLOTS=threading.BoundedSemaphore(limits.in_flight),
     )
-    app.json.sort_keys = False
     app.register_blueprint(api)
     dashboard = mount_dashboard(app, predictor.facts, limits.file_bytes)
-    policy = (
-        f"default-src 'self'; script-src 'self' {' '.join(dashboard.csp_hashes())}; img-src 'self' data: blob:; "
-        "style-src 'self' 'unsafe-inline'; connect-src 'self' data:; object-src 'none'; base-uri 'none'; "
-        "frame-ancestors 'none'; form-action 'self'"
-    )
+    _refuse_unknown(app)
+    _answer_errors(app)
+    _send_headers(app, dashboard.csp_hashes())
+    return app
 
-    methods = {rule.rule: rule.methods for rule in app.url_map.iter_rules()}
+
+def _list_methods(app: flask.Flask) -> dict[str, set[str]]:
+    """List the addresses without parameters, and the methods of each."""
+    return {rule.rule: rule.methods or set() for rule in app.url_map.iter_rules()}
+
+
+def _refuse_unknown(app: flask.Flask) -> None:
+    """Refuse what Dash would answer with its page, and compressed bodies, whose size is not known."""
+    methods = _list_methods(app)
 
     @app.before_request
-    def refuse_unknown_addresses():
-        """Dash would answer any address with its page; and no body is unpacked, of which nobody knows the size."""
-        if flask.request.endpoint == "/<path:path>":
+    def refuse():
+        if flask.request.endpoint == "/<path:path>":  # Dash's, for any address
             if known := methods.get(flask.request.path):
                 raise MethodNotAllowed(known)
             raise NotFound
         if flask.request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
             raise UnsupportedMediaType("A request must not be compressed: send it without Content-Encoding.")
 
+
+def _answer_errors(app: flask.Flask) -> None:
+    """Answer every error with problem details, which hold nothing of the upload."""
+    methods, limits = _list_methods(app), app.config["LIMITS"]
+
     @app.errorhandler(HTTPException)
     def explain_problem(error: HTTPException):
         if isinstance(error, MethodNotAllowed) and flask.request.path not in methods:
-            error = NotFound()  # whatever the method
+            error = NotFound()  # for any method
         detail = error.description
         if detail == RequestEntityTooLarge.description:
             detail = _name_limit(limits)
-        response = make_problem(error.code, error.name, detail)
+        response = make_problem(error.code or 500, error.name, detail or "")
         for name, value in error.get_headers():
             if name in ("Allow", "Retry-After"):
                 response.headers[name] = value
@@ -118,11 +135,20 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flas
     @app.errorhandler(Exception)
     def hide_traceback(error: Exception):
         if isinstance(error, DependencyException):
-            return make_problem(404, "Not Found", "There is no such file of the page.")
+            return make_problem(404, "Not Found", "The page has no such file.")
         app.logger.error("%s while answering %s", type(error).__name__, flask.request.path)  # no content of the upload
         if flask.request.path.startswith("/_dash-"):
             return make_problem(400, "Bad Request", "This is not what the page's own script sends.")
         return make_problem(500, "Internal error", "The server failed to answer; nothing of the upload was kept.")
+
+
+def _send_headers(app: flask.Flask, script_hashes: Sequence[str]) -> None:
+    """Send the headers of security with every answer; only the page's own scripts may run."""
+    policy = (
+        f"default-src 'self'; script-src 'self' {' '.join(script_hashes)}; img-src 'self' data: blob:; "
+        "style-src 'self' 'unsafe-inline'; connect-src 'self' data:; object-src 'none'; base-uri 'none'; "
+        "frame-ancestors 'none'; form-action 'self'"
+    )
 
     @app.after_request
     def add_headers(response: flask.Response):
@@ -130,23 +156,21 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> flask.Flas
             response.headers.setdefault(name, value)
         return response
 
-    return app
-
 
 def _name_limit(limits: Limits) -> str:
-    """Which limit a request is over that was refused while it was read."""
+    """Name the limit for which a request was refused while it was read."""
     size = flask.request.content_length
     if size is None or size > limits.request_bytes:
-        return f"The request has more than the {limits.request_bytes / 2**20:g} MB that one may have."
+        return f"The request has more than the {limits.request_bytes / 2**20:g} MB allowed."
     return f"The form has more than {2 * limits.files + 8} parts; at most {limits.files} files are answered at once."
 
 
 class _Parser(HTTPRequestParser):
-    """Waitress' parser, which would ask for the body of a request that it refuses by its header."""
+    """A parser that does not ask for the body of a request that is refused by its header, as Waitress' does."""
 
     def received(self, data: bytes) -> int:
         consumed = super().received(data)
-        if self.error is not None and self.expect_continue:
+        if self.error is not None and self.expect_continue:  # type: ignore[has-type]
             self.expect_continue, self.completed = False, True
         return consumed
 
@@ -156,31 +180,31 @@ class _Channel(HTTPChannel):
 
 
 def make_server(app: flask.Flask, host: str, port: int) -> BaseWSGIServer:
-    """A server that listens; port 0 takes a free one. Nothing is written to disk: buffers stay in memory.
+    """Make a server that listens; port 0 takes a free port. Nothing is written to disk: buffers stay in memory.
 
-    It answers only to its own names, so that no other site's page can reach it by a name of its own. Raises InputError
-    if the port is taken.
+    It answers only to its own names, so that a page of another site cannot reach it by a name of its own.
+    Raises InputError if the port is taken.
     """
     app.config["TRUSTED_HOSTS"] = [host, "localhost"]
     limits = app.config["LIMITS"]
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a queue is no news
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of every queued request
     try:
         server = waitress.create_server(
             app,
             host=host,
             port=port,
-            threads=limits.in_flight + 4,  # so that the one too many hears of it at once
+            threads=limits.in_flight + 4,  # spare ones, so that a request above the limit gets its 429 at once
             ident=None,
             max_request_body_size=limits.request_bytes,
-            # waitress would put larger requests and answers into temporary files
+            # Waitress puts larger requests and answers into temporary files
             inbuf_overflow=2 * limits.request_bytes,
             outbuf_overflow=2 * limits.request_bytes,
             clear_untrusted_proxy_headers=True,
             connection_limit=1000,
             channel_timeout=30,  # seconds without a byte
-            server_name=host,  # of requests that name no host, as HTTP/1.0 may
+            server_name=host,  # of requests without a Host header, which HTTP/1.0 allows
         )
         server.channel_class = _Channel
         return server
     except OSError as error:
-        raise InputError(f"port {port} cannot be used ({error.strerror}): give another, as PORT={port + 1}") from None
+        raise InputError(f"port {port} cannot be used ({error.strerror}): try {port + 1}") from None

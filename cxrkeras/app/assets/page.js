@@ -1,473 +1,362 @@
-// Sends files one by one, keeps files and answers in this tab's memory, and tells Dash what to show.
+// The owner of the page's state: which files there are, what was answered, what is listed and what is open. The server
+// gets files, and the results only where they are wanted as CSV.
 "use strict";
 (() => {
-  const AT_ONCE = 3;
-  const KEPT_PICTURES = 12; // images whose heat maps stay in memory
+  const { chooseResults, describeProgress, displayName, formatCount, isAnswered, isWithheld, rankLabels } = window.cxr;
+  const { create, createChoices, createImage, createRow, createTile, createWarning } = window.cxr;
+  const { describePicture, explain, openQueue, paintPicture, post, predict, read, release, save } = window.cxr;
+  const { fit, pan, readSliders, reset, zoom } = window.cxr;
+  const NUM_EXPLAINED = 12; // images whose heat maps stay in memory
   const THUMBNAIL = 96; // pixels
-  const files = new Map();
-  const results = [];
-  const pictures = new Map();
-  const view = { open: null, beside: null, insisted: [], sort: "order" };
-  let nextId = 1, running = 0, pushing = null, label = null;
-  const queue = [];
+  const DRAWN_AFTER = 100; // milliseconds, in which changes of the list come together
+
+  const results = new Map(); // by id, in the order in which the files came
+  const explained = new Map(); // by id: picture and heat maps, the problem that there was, or nothing yet
+  const listing = { text: "", kind: "all", sort: "order" };
+  const changed = new Set(); // results whose rows are out of date
+  let facts; // of the network and the server
+  let listed = [], opened = null, compared = null, label = null, labelText = "";
+  let nextId = 1, drawing = null;
 
   const $ = (id) => document.getElementById(id);
-  const control = (id) => ($(id).matches("input") ? $(id) : $(id).querySelector("input"));
   const set = (id, props) => window.dash_clientside.set_props(id, props);
-  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  const find = (id) => results.find((one) => one.id === id);
-  const showView = () => set("view", { data: { ...view, insisted: [...view.insisted] } });
+  const queue = openQueue(answer, (isOffline) => ($("offline").hidden = !isOffline));
+  const nothing = create("tr", {}, create("td", { colspan: 4 }, "No image matches."));
 
-  function showResults() {
-    pushing ??= setTimeout(() => {
-      pushing = null;
-      const ended = results.filter((one) => one.state === "done").length;
-      const bar = $("progress");
-      bar.max = Math.max(results.length, 1);
-      bar.value = ended;
-      bar.classList.toggle("busy", ended < results.length);
-      set("results", { data: results.map((one) => ({ ...one })) });
-    }, 120);
-  }
+  // Files and their answers.
 
-  // Files go to the interface for programs, each in a request of its own.
-
-  async function post(path, file, fields) {
-    for (;;) {
-      const form = new FormData();
-      form.append("file", file, file.name);
-      for (const [name, value] of Object.entries(fields)) form.append(name, value);
-      const reply = await fetch(path, { method: "POST", body: form, headers: { Accept: "application/json" } });
-      if (reply.status !== 429) return reply;
-      await pause(1000 * (Number(reply.headers.get("Retry-After")) || 1));
+  function add(files) {
+    const added = [...files].map((file) => ({ id: nextId++, file, name: file.name, state: "waiting" }));
+    for (const result of added) {
+      results.set(result.id, result);
+      update(result, {});
     }
+    queue.add(added);
   }
 
-  async function read(reply) {
-    try {
-      return await reply.json();
-    } catch {
-      return { title: "No answer", status: reply.status, detail: `The server answered with status ${reply.status}.` };
-    }
+  function update(result, content) {
+    Object.assign(result, content);
+    changed.add(result);
+    drawing ??= setTimeout(drawList, DRAWN_AFTER);
   }
 
-  async function unpack(url) { // a data URL is kept once, outside of what Dash passes around
-    return URL.createObjectURL(await (await fetch(url)).blob());
-  }
-
-  async function answer(id) {
-    const one = find(id);
-    if (!one) return true;
-    one.state = "on its way";
-    showResults();
-    let content;
-    const largest = window.cxrLimits.file;
-    if (files.get(id).size > largest) {
-      content = { problem: { status: 413, detail: `more than the ${largest / 2 ** 20} MB that a file may have` } };
-    } else {
-      try {
-        const reply = await post("/api/v1/predictions", files.get(id), { picture: THUMBNAIL });
-        const body = await read(reply);
-        content = reply.ok ? body.results[0] : { problem: body };
-        if (content.picture) content.picture = await unpack(content.picture);
-      } catch {
-        if (await isReadable(files.get(id))) return false; // the server is gone
-        content = { problem: { status: 0, detail: "the file cannot be read any more; was it moved?" } };
-      }
-    }
-    const { name, ...rest } = content;
-    Object.assign(one, rest, { state: "done" });
-    showResults();
-    return true;
-  }
-
-  async function isReadable(file) {
-    try {
-      await file?.slice(0, 1).arrayBuffer();
-      return Boolean(file);
-    } catch {
-      return false;
-    }
-  }
-
-  async function work() {
-    running += 1;
-    while (queue.length) {
-      const id = queue.shift();
-      const isAnswered = await answer(id);
-      $("offline").hidden = isAnswered;
-      if (isAnswered) continue;
-      if (find(id)) {
-        find(id).state = "waiting for the server";
-        queue.unshift(id);
-      }
-      await pause(2000);
-    }
-    running -= 1;
-  }
-
-  function add(given) {
-    for (const file of given) {
-      const id = nextId++;
-      files.set(id, file);
-      results.push({ id, name: file.name, state: "waiting" });
-      queue.push(id);
-    }
-    showResults();
-    while (running < AT_ONCE && queue.length > running) work();
-    if (!running && queue.length) work();
+  async function answer(result) {
+    if (!results.has(result.id)) return true; // removed
+    update(result, { state: "uploading" });
+    const content = await predict(result.file, facts.file_bytes, THUMBNAIL);
+    update(result, content ?? { state: "waiting for the server" });
+    return content !== null;
   }
 
   function clear() {
-    if (!window.confirm(`Remove all ${results.length} images from this page?`)) return;
-    queue.length = 0;
-    const urls = results.map((one) => one.picture).filter(Boolean);
-    setTimeout(() => urls.forEach((url) => URL.revokeObjectURL(url)), 2000); // once they are no longer shown
-    for (const id of [...pictures.keys()]) forget(id);
+    if (!window.confirm(`Remove all ${formatCount(results.size, "image")} from this page?`)) return;
+    queue.clear();
+    for (const { picture } of results.values()) if (picture) URL.revokeObjectURL(picture);
+    for (const id of [...explained.keys()]) forget(id);
+    results.clear();
+    changed.clear();
     set("search", { value: "" });
     set("show", { value: "all" });
-    results.length = 0;
-    files.clear();
-    Object.assign(view, { open: null, beside: null, insisted: [] });
-    showView();
-    showResults();
+    drawList();
   }
 
-  // One image: its heat maps are asked for when it is opened.
+  // The list.
 
-  function forget(id) {
-    const own = pictures.get(id);
-    if (!own) return;
-    pictures.delete(id);
-    for (const url of [own.picture, ...Object.values(own.maps).map((one) => one.layer)]) URL.revokeObjectURL(url);
+  function drawList() {
+    clearTimeout(drawing);
+    drawing = null;
+    for (const result of changed) result.row = createRow(result, facts.no_finding);
+    changed.clear();
+    const all = [...results.values()], ended = all.filter(isAnswered).length;
+    listed = chooseResults(all, listing, facts.no_finding);
+    arrange($("rows"), listed.length ? listed.map((result) => result.row) : [nothing]);
+    $("overview").hidden = !all.length;
+    $("count").textContent = `${listed.length.toLocaleString("en")} of ${formatCount(all.length, "image")}`;
+    $("state").textContent = describeProgress(all);
+    Object.assign($("progress"), { max: Math.max(all.length, 1), value: ended });
+    $("progress").classList.toggle("busy", ended < all.length);
+    if (opened) drawPosition();
   }
 
-  async function explain(id) {
-    if (!pictures.has(id)) {
-      let body;
-      try {
-        const reply = await post("/api/v1/explanations", files.get(id), { label: "all", picture: window.cxrLimits.picture });
-        body = await read(reply);
-        if (!reply.ok) throw new Error(body.detail);
-      } catch (error) {
-        $("caption-a").textContent = `no heat maps: ${error.message}`;
-        return;
-      }
-      const maps = {};
-      for (const one of body.maps) {
-        maps[one.label] = { has_evidence: one.has_evidence, layer: await unpack(one.layer) };
-      }
-      pictures.set(id, { picture: await unpack(body.picture), maps });
-      for (const old of [...pictures.keys()]) {
-        if (pictures.size > KEPT_PICTURES && old !== view.open && old !== view.beside) forget(old);
-      }
-    }
-    if (!find(id)) return forget(id); // removed meanwhile
-    const shown = {};
-    for (const key of [view.open, view.beside]) if (pictures.has(key)) shown[key] = pictures.get(key);
-    set("pictures", { data: shown });
-  }
-
-  function open(id, keepLabel) {
-    const one = find(id);
-    if (!one || !one.labels) return;
-    view.open = id;
-    if (view.beside === id) view.beside = null;
-    set("beside", { value: view.beside });
-    if (!keepLabel || !label) {
-      const apart = window.cxrLimits.apart; // they have no place in an image
-      chooseLabel((one.labels.find((each) => !apart.includes(each.label)) ?? one.labels[0]).label);
-    }
-    showView();
-    explain(id);
-    setTimeout(() => {
-      if (!keepLabel) window.scrollTo(0, 0);
-      document.querySelector("#heading-a .stage").focus({ preventScroll: true });
-    }, 200);
-  }
-
-  function back() {
-    const id = view.open;
-    Object.assign(view, { open: null, beside: null });
-    showView();
-    setTimeout(() => {
-      const row = document.querySelector(`[data-open="${id}"]`);
-      if (row) row.focus();
-    }, 150);
-  }
-
-  function step(by) { // in the order of the list, as it is sorted and filtered now
-    const ids = [...document.querySelectorAll("[data-open]")].map((one) => Number(one.dataset.open));
-    const place = ids.indexOf(view.open);
-    const next = ids[place + by];
-    if (next !== undefined) open(next, true);
-  }
-
-  function chooseLabel(name) {
-    label = name;
-    set("label", { value: name });
-    markTiles();
-  }
-
-  function markTiles() {
-    for (const tile of document.querySelectorAll(".tile")) {
-      tile.classList.toggle("chosen", tile.dataset.label === label);
-      tile.setAttribute("aria-pressed", tile.dataset.label === label);
+  /** Give an element these children. Those that stay in place are not touched, and keep the focus. */
+  function arrange(parent, children) {
+    const kept = new Set(children);
+    for (const child of [...parent.children]) if (!kept.has(child)) child.remove();
+    let next = parent.firstChild;
+    for (const child of children) {
+      if (child === next) next = next.nextSibling;
+      else parent.insertBefore(child, next);
     }
   }
 
   function sort(key) {
-    view.sort = view.sort === key ? "order" : key;
+    listing.sort = listing.sort === key ? "order" : key;
     for (const head of document.querySelectorAll(".results th[id]")) {
-      const own = head.id === `head-${view.sort}`;
-      head.setAttribute("aria-sort", own ? (view.sort === "name" ? "ascending" : "descending") : "none");
+      const isSorted = head.id === `head-${listing.sort}`;
+      head.setAttribute("aria-sort", isSorted ? (listing.sort === "name" ? "ascending" : "descending") : "none");
     }
-    showView();
+    drawList();
   }
 
-  // Window and level, opacity, zoom.
+  // One image, or two next to each other.
 
-  function adjust() {
-    const level = 0.5 + (50 - control("level").value) / 100;
-    const slope = 2 ** ((control("width").value - 50) / 17);
-    for (const part of document.querySelectorAll("#window feComponentTransfer > *")) {
-      part.setAttribute("slope", slope);
-      part.setAttribute("intercept", 0.5 - slope * level);
+  // Whether a label has a place in an image, and was learned.
+  const hasPlace = ({ label: name }) => name !== facts.no_finding && !facts.unseen.includes(name);
+
+  function open(result, keepsLabel) {
+    opened = result;
+    if (compared === opened) compared = null;
+    if (!keepsLabel) {
+      label = (result.labels.find(hasPlace) ?? result.labels[0]).label;
+      window.scrollTo(0, 0);
     }
-    document.documentElement.style.setProperty("--heat", control("opacity").value / 100);
-    return { slope, intercept: 0.5 - slope * level };
+    drawDetail();
+    focusStage();
+    loadMaps(result);
   }
 
-  let place = { scale: 1, x: 0, y: 0 }; // of both images, so that they are compared at the same place
+  function back() {
+    const { row } = opened;
+    opened = compared = null;
+    drawDetail();
+    row.querySelector("button")?.focus();
+  }
 
-  function move(stage, to) {
-    const scale = Math.min(Math.max(to.scale, 1), 12);
-    const room = { x: (stage.clientWidth * (scale - 1)) / 2, y: (stage.clientHeight * (scale - 1)) / 2 };
-    const x = Math.min(Math.max(to.x, -room.x), room.x), y = Math.min(Math.max(to.y, -room.y), room.y);
-    place = { scale, x, y };
-    for (const film of document.querySelectorAll(".film")) {
-      film.style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
+  const browsable = () => listed.filter((result) => result.labels);
+
+  function step(by) { // in the order of the list, as it is sorted and filtered now
+    const order = browsable();
+    const next = order[order.indexOf(opened) + by];
+    if (next) open(next, true);
+  }
+
+  function compare(id) {
+    const result = results.get(id) ?? null;
+    if (result === compared) return;
+    compared = result;
+    if (!opened) return;
+    drawDetail();
+    if (compared) loadMaps(compared);
+  }
+
+  function override(result) {
+    update(result, { isOverridden: true });
+    drawDetail();
+    focusStage();
+  }
+
+  const focusStage = () => document.querySelector("#pane-a .stage").focus({ preventScroll: true });
+
+  function drawDetail() {
+    $("detail").hidden = !opened;
+    if (!opened) return;
+    const shown = compared && !isWithheld(compared) ? compared : null;
+    const others = [...results.values()].filter((result) => result.labels && result !== opened);
+    const options = others.map(({ id, name }) => ({ label: name, value: id }));
+    set("compare", { value: compared?.id ?? null, options });
+    drawPosition();
+    $("about").replaceChildren(create("h2", {}, opened.name), create("p", { class: "quiet" }, describeSize(opened)));
+    const warned = [opened, compared].filter((result) => result?.warnings.length);
+    $("warnings").replaceChildren(...warned.map(createWarning));
+    $("answer").hidden = $("save-picture").disabled = $("save-report").disabled = isWithheld(opened);
+    $("compared").textContent = shown ? `Upper bars: ${opened.name}. Lower bars: ${shown.name}.` : "";
+    $("pane-b").hidden = !compared;
+    $("labels").replaceChildren(...createChoices(opened, shown, facts));
+    filterLabels(labelText);
+    $("find-label").hidden = !labelText && $("labels").scrollHeight <= $("labels").clientHeight;
+    drawImages();
+    drawTiles();
+  }
+
+  function drawPosition() {
+    const order = browsable();
+    const place = order.indexOf(opened) + 1;
+    $("position").textContent = place ? `image ${place} of ${order.length}` : "";
+  }
+
+  function describeSize({ width, height }) {
+    const size = `${width.toLocaleString("en")} x ${height.toLocaleString("en")} pixels`;
+    const isShrunk = Math.max(width, height) > facts.picture_side;
+    return isShrunk ? `${size}, shown with ${facts.picture_side.toLocaleString("en")} on the longer side` : size;
+  }
+
+  // Heat maps, which are asked for when an image is opened.
+
+  async function loadMaps(result) {
+    const own = explained.get(result.id);
+    if (own && !own.problem) return; // there, or on their way
+    explained.set(result.id, {});
+    const found = await explain(result.file, facts.picture_side).catch((error) => ({ problem: error.message }));
+    explained.set(result.id, found);
+    for (const id of [...explained.keys()]) {
+      const isShown = id === opened?.id || id === compared?.id;
+      if (!results.has(id) || (explained.size > NUM_EXPLAINED && !isShown)) forget(id);
+    }
+    if (result === compared) drawImages();
+    if (result !== opened) return;
+    drawImages();
+    drawTiles();
+  }
+
+  function forget(id) {
+    const own = explained.get(id);
+    explained.delete(id);
+    if (own.maps) release(own);
+  }
+
+  function drawImages() {
+    for (const [pane, result] of [["a", opened], ["b", compared]]) {
+      const own = explained.get(result?.id) ?? {};
+      const map = result && !isWithheld(result) ? own.maps?.[label] : undefined;
+      $(`image-${pane}`).replaceChildren(...(own.picture ? [createImage(result, own.picture, map, label)] : []));
+      $(`caption-${pane}`).textContent = result ? describeImage(result, own, map) : "";
     }
   }
 
-  function zoom(stage, factor, at) {
-    const old = place;
-    const scale = Math.min(Math.max(old.scale * factor, 1), 12);
-    const grown = scale / old.scale;
-    const middle = stage.getBoundingClientRect();
-    const x = at ? at.x - middle.left - middle.width / 2 : 0, y = at ? at.y - middle.top - middle.height / 2 : 0;
-    move(stage, { scale, x: x + (old.x - x) * grown, y: y + (old.y - y) * grown });
+  function describeImage({ name }, { picture, problem }, map) {
+    if (problem) return `no heat maps: ${problem}`;
+    if (!picture) return "loading";
+    if (!map) return name;
+    return `${name}: ${map.has_evidence ? "heat map of" : "no region raised the score of"} ${displayName(label)}`;
   }
 
-  const fit = () => move(document.querySelector(".stage"), { scale: 1, x: 0, y: 0 });
-
-  function reset() {
-    for (const [key, value] of [["level", 50], ["width", 50], ["opacity", 55]]) set(key, { value });
-    fit();
-    setTimeout(adjust, 100);
+  function drawTiles() {
+    const { picture, maps } = explained.get(opened.id) ?? {};
+    const seen = rankLabels(opened, facts.no_finding).filter(hasPlace).slice(0, facts.num_top);
+    $("top").replaceChildren(...(picture ? seen.map((row) => createTile(opened, picture, maps[row.label], row)) : []));
+    markLabel();
   }
 
-  function drag(event) {
-    const stage = event.target.closest(".stage");
-    if (!stage) return;
-    const isWindow = event.button === 2;
-    const from = { x: event.clientX, y: event.clientY }, start = place;
-    const before = { level: Number(control("level").value), width: Number(control("width").value) };
-    stage.setPointerCapture(event.pointerId);
-    const follow = (now) => {
-      const dx = now.clientX - from.x, dy = now.clientY - from.y;
-      if (!isWindow) return move(stage, { ...start, x: start.x + dx, y: start.y + dy });
-      const clip = (value) => Math.round(Math.min(Math.max(value, 0), 100));
-      set("width", { value: clip(before.width - dx / 5) }); // to the right the window widens
-      set("level", { value: clip(before.level - dy / 5) });
-      setTimeout(adjust, 30);
-    };
-    const end = () => stage.removeEventListener("pointermove", follow);
-    stage.addEventListener("pointermove", follow);
-    stage.addEventListener("pointerup", end, { once: true });
-    stage.addEventListener("pointercancel", end, { once: true });
+  function chooseLabel(name) {
+    label = name;
+    drawImages();
+    markLabel();
   }
 
-  // What can be taken away.
-
-  function save(blob, name) {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  function markLabel() {
+    for (const tile of document.querySelectorAll(".tile")) {
+      tile.classList.toggle("chosen", tile.dataset.label === label);
+      tile.setAttribute("aria-pressed", tile.dataset.label === label);
+    }
+    const list = $("labels");
+    const chosen = [...list.querySelectorAll("input")].find((input) => input.value === label);
+    if (!chosen) return;
+    chosen.checked = true;
+    const choice = chosen.parentElement; // in sight, without moving the page
+    list.scrollTop = Math.min(list.scrollTop, choice.offsetTop);
+    list.scrollTop = Math.max(list.scrollTop, choice.offsetTop + choice.offsetHeight - list.clientHeight);
   }
 
-  const formatShare = (share) =>
-    share < 0.001 ? "<0.1 %" : share > 0.999 ? ">99.9 %" : `${(100 * share).toFixed(1)} %`;
-  const stem = (name) => name.replace(/\.[a-z0-9]{1,5}$/i, "").replace(/[^\w-]+/g, "_") || "image";
-
-  async function load(url) {
-    const image = new Image();
-    image.src = url;
-    await image.decode();
-    return image;
+  function filterLabels(text) {
+    labelText = text.toLowerCase();
+    for (const choice of $("labels").children) {
+      choice.hidden = !displayName(choice.querySelector("input").value).toLowerCase().includes(labelText);
+    }
   }
+
+  // What can be saved.
 
   async function savePicture() {
-    const own = pictures.get(view.open), one = find(view.open);
-    if (!own || !one) return;
-    const grey = await load(own.picture), heat = own.maps[label];
-    const larger = Math.max(1, 1024 / grey.naturalWidth); // so that the words fit under a small image
-    const [width, height] = [Math.round(grey.naturalWidth * larger), Math.round(grey.naturalHeight * larger)];
-    const line = Math.round(width / 48);
-    const row = one.labels.find((each) => each.label === label);
-    const share = formatShare(row.probability);
-    const kind = heat?.has_evidence ? "heat map of" : "no heat map: nothing in the image speaks for";
-    const words = [`${one.name}: ${kind} ${label.replaceAll("_", " ")}, ${share} (${window.cxrLimits.run})`];
-    if (one.warnings.length) words.push(`May be no chest radiograph like the training images: ${one.warnings.join("; ")}.`);
-    words.push(...window.cxrLimits.notices);
-    const foot = Math.round(line * 1.5 * (words.length + 0.5));
-    const canvas = Object.assign(document.createElement("canvas"), { width, height: height + foot });
-    const pen = canvas.getContext("2d");
-    pen.drawImage(grey, 0, 0, width, height);
-    const { slope, intercept } = adjust();
-    const film = pen.getImageData(0, 0, width, height);
-    for (let i = 0; i < film.data.length; i += 4) {
-      for (let k = i; k < i + 3; k += 1) film.data[k] = slope * film.data[k] + 255 * intercept;
-    }
-    pen.putImageData(film, 0, 0);
-    pen.globalAlpha = control("opacity").value / 100;
-    if (heat && heat.has_evidence) pen.drawImage(await load(heat.layer), 0, 0, width, height);
-    pen.globalAlpha = 1;
-    pen.fillStyle = "#000";
-    pen.fillRect(0, height, width, foot);
-    pen.fillStyle = "#fff";
-    pen.font = `${line}px sans-serif`;
-    words.forEach((text, number) => pen.fillText(text, line, height + line * 1.5 * (number + 1), width - 2 * line));
-    canvas.toBlob((blob) => save(blob, `${stem(one.name)}-${label.replace(" ", "_")}.png`));
+    const result = opened, { picture, maps } = explained.get(result.id) ?? {};
+    if (!picture) return;
+    const words = describePicture(result, label, maps[label], facts);
+    const ending = `-${label.replace(/[^\p{L}\p{N}_.-]+/gu, "_")}.png`;
+    const canvas = await paintPicture(picture, maps[label], words, readSliders());
+    canvas.toBlob((blob) => save(blob, result.name, ending));
   }
 
   async function saveReport() {
-    const one = find(view.open);
+    const result = opened;
     try {
-      const reply = await post("/api/v1/reports", files.get(view.open), {});
+      const reply = await post("/api/v1/reports", result.file, {});
       if (!reply.ok) throw new Error((await read(reply)).detail);
-      save(await reply.blob(), `${stem(one.name)}-report.html`);
+      save(await reply.blob(), result.name, "-report.html");
     } catch (error) {
       $("caption-a").textContent = `no report: ${error.message}`;
     }
   }
 
+  /** What the table as CSV is made of. */
+  function listAnswered() {
+    const answered = [...results.values()].filter(isAnswered);
+    return answered.map(({ name, labels, warnings, problem }) => ({ name, labels, warnings, problem }));
+  }
+
   // Events.
 
-  // The system's theme until somebody chooses one here.
-  const light = window.matchMedia("(prefers-color-scheme: light)");
-  const theme = () => localStorage.getItem("theme") ?? (light.matches ? "light" : "dark");
-
-  function paint() {
-    document.documentElement.dataset.theme = theme();
-    if ($("theme")) $("theme").textContent = theme() === "dark" ? "Light theme" : "Dark theme";
-  }
-
-  function changeTheme() {
-    localStorage.setItem("theme", theme() === "dark" ? "light" : "dark");
-    paint();
-  }
+  const BUTTONS = { back, clear, reset, "save-picture": savePicture, "save-report": saveReport };
 
   document.addEventListener("click", (event) => {
-    const target = event.target.closest("button, [data-open]");
+    const target = event.target.closest("button");
     if (!target) return;
-    const data = target.dataset;
-    if (data.open) open(Number(data.open));
-    else if (data.sort) sort(data.sort);
-    else if (data.label) chooseLabel(data.label);
-    else if (data.go === "back") back();
-    else if (data.go) step(data.go === "next" ? 1 : -1);
-    else if (data.insist) {
-      view.insisted.push(Number(data.insist));
-      showView();
-    } else if (target.id === "reset") reset();
-    else if (target.id === "clear") clear();
-    else if (target.id === "save-picture") savePicture();
-    else if (target.id === "save-report") saveReport();
-    else if (target.id === "theme") changeTheme();
-  });
-  document.addEventListener("input", (event) => {
-    if (event.target.type === "range") adjust();
+    const { open: toOpen, override: toOverride, sort: key, label: name, step: by } = target.dataset;
+    if (toOpen) open(results.get(Number(toOpen)));
+    else if (toOverride) override(results.get(Number(toOverride)));
+    else if (key) sort(key);
+    else if (name) chooseLabel(name);
+    else if (by) step(Number(by));
+    else BUTTONS[target.id]?.();
   });
   document.addEventListener("change", (event) => {
-    if (event.target.type === "radio" && event.target.closest("#label")) {
-      label = event.target.value;
-      markTiles();
-    }
-    if (event.target.id === "files") {
-      add(event.target.files);
-      event.target.value = "";
-    }
+    if (event.target.matches("#labels input")) chooseLabel(event.target.value);
+    if (event.target.id !== "files") return;
+    add(event.target.files);
+    event.target.value = "";
   });
   document.addEventListener("keydown", (event) => {
-    if (view.open === null || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!opened || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.matches("input:not([type=radio], [type=range])")) return;
     if (event.target.closest(".dash-dropdown, .dash-dropdown-content")) return;
-    const stage = event.target.closest(".stage");
-    const pan = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] }[event.key];
-    const first = stage ?? document.querySelector("#heading-a .stage");
+    const inside = event.target.closest(".stage"), stage = inside ?? document.querySelector(".stage");
+    const moves = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
     if (event.key === "n") step(1);
     else if (event.key === "p") step(-1);
     else if (event.key === "Escape") back();
-    else if (event.key === "+" || event.key === "=") zoom(first, 1.25);
-    else if (event.key === "-") zoom(first, 0.8);
+    else if (event.key === "+" || event.key === "=") zoom(stage, 1.25);
+    else if (event.key === "-") zoom(stage, 0.8);
     else if (event.key === "0") fit();
-    else if (stage && pan) {
-      move(stage, { ...place, x: place.x + pan[0], y: place.y + pan[1] });
-    } else return;
+    else if (inside && moves[event.key]) pan(stage, ...moves[event.key]);
+    else return;
     event.preventDefault();
   });
-  document.addEventListener("pointerdown", drag);
   window.addEventListener("beforeunload", (event) => { // the results are in this tab alone
-    if (results.length) event.preventDefault();
+    if (results.size) event.preventDefault();
   });
-  document.addEventListener("contextmenu", (event) => {
-    if (event.target.closest(".stage")) event.preventDefault();
-  });
-  document.addEventListener("wheel", (event) => {
-    const stage = event.target.closest(".stage");
-    if (!stage) return;
-    event.preventDefault();
-    zoom(stage, event.deltaY < 0 ? 1.15 : 1 / 1.15, { x: event.clientX, y: event.clientY });
-  }, { passive: false });
+  const markDrop = (isOver) => $("drop")?.classList.toggle("dragged", isOver);
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
-    $("drop")?.classList.add("over");
+    markDrop(true);
   });
   document.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) $("drop")?.classList.remove("over");
+    if (!event.relatedTarget) markDrop(false);
   });
   document.addEventListener("drop", (event) => {
     event.preventDefault();
-    $("drop")?.classList.remove("over");
+    markDrop(false);
     add(event.dataTransfer.files);
   });
 
-  // Dash draws the page after this script has run; a file input is none of its components.
-  paint();
-  light.addEventListener("change", paint);
+  // Dash draws the page after this script has run; a file input is not among its components.
   new MutationObserver((changes, observer) => {
-    if (!$("drop") || !$("theme")) return;
+    if (!$("drop")) return;
     observer.disconnect();
-    $("drop").innerHTML = '<label for="files">Choose radiographs, or drop them here</label>' +
-      '<input id="files" type="file" multiple accept=".png,.jpg,.jpeg,.dcm,image/png,image/jpeg,application/dicom,*/*">';
-    paint();
+    facts = JSON.parse($("page").dataset.facts);
+    const accept = ".png,.jpg,.jpeg,.dcm,image/png,image/jpeg,application/dicom,*/*";
+    $("drop").append(
+      create("label", { for: "files" }, "Choose radiographs, or drop them here"),
+      create("input", { id: "files", type: "file", multiple: "", accept }),
+    );
   }).observe(document.body, { childList: true, subtree: true });
-  window.cxr = {
-    beside: (id) => {
-      if (view.beside !== (id ?? null)) {
-        view.beside = id ?? null;
-        showView();
-        if (view.open !== null) explain(id ?? view.open);
-      }
-      return window.dash_clientside.no_update;
+
+  /** What Dash calls where its own components change. */
+  const page = {
+    compare,
+    filterLabels: (text) => filterLabels(text ?? ""),
+    filterList(text, kind) {
+      Object.assign(listing, { text: text ?? "", kind });
+      drawList();
     },
-    limits: (data) => {
-      window.cxrLimits = data;
-      return window.dash_clientside.no_update;
-    },
+    listAnswered,
   };
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { cxr: window.cxr });
+  window.dash_clientside = { ...window.dash_clientside, page };
 })();

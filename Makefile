@@ -5,13 +5,13 @@ EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN_CXR = .venv/bin/cxrkeras
 quote = '$(subst ','\'',$(1))'
 opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
-.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score predict app tensorboard test test-browser test-all lint bench bench-models bench-training bench-evaluation bench-app bench-input bench-decoding parity clean
+.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score predict app tensorboard test test-browser test-all coverage lint hooks bench bench-models bench-training bench-evaluation bench-app bench-ood bench-decoding parity clean
 
 # What each target takes; anything else that is given is refused, as a misspelt option would otherwise do nothing.
 takes.phantom = N SIZE PREVALENCE SEED DATA
 takes.data = DATA PARTS PARALLEL
-takes.doctor = DATA OPEN
-takes.records = DATA NAME SIZE FOLDS SEED SPLIT DUPLICATES PATIENTS MAX_SKIPPED
+takes.doctor = DATA OPEN IGNORE NORMAL
+takes.records = DATA NAME SIZE FOLDS SEED SPLIT DUPLICATES PATIENTS MAX_SKIPPED IGNORE NORMAL
 takes.verify = RECORDS DATA
 takes.train = MODEL EXPERIMENT FOLD RECORDS WEIGHTS SET
 takes.cv = MODEL EXPERIMENT RECORDS WEIGHTS SET
@@ -25,13 +25,13 @@ takes.compare = RUNS PUBLISHED
 takes.ensemble = RUNS AVERAGE
 takes.explore = RECORDS
 takes.localise = RUN SAMPLE CHANNELS
-takes.score = PREDICTIONS LABELS VALIDATION OUT
+takes.score = PREDICTIONS LABELS VALIDATION OUT IGNORE NORMAL
 takes.predict = FILES RUN CSV
 takes.app = RUN PORT
 takes.tensorboard = PORT
 takes.test-browser = BROWSER
 takes.bench = DATA
-takes.bench-input = RUNS
+takes.bench-ood = RUNS
 takes.parity = SAVE
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 known := PYTHON EXTRA SHELL $(foreach goal,$(MAKECMDGOALS),$(takes.$(goal)))
@@ -48,7 +48,7 @@ help: ## show this help
 
 setup: .venv/ready ## create .venv with everything in it (EXTRA=cpu or gpu, by default what the machine has)
 
-demo: .venv/ready ## the whole way on synthetic phantoms, in under ten minutes on two cores
+demo: .venv/ready ## end to end on synthetic phantoms, in under ten minutes on two cores
 	@$(RUN_CXR) demo
 
 phantom: .venv/ready ## draw synthetic X-rays [N=1200] [SIZE=256] [PREVALENCE=balanced|nih] [SEED=0] [DATA=data/phantom]
@@ -57,11 +57,11 @@ phantom: .venv/ready ## draw synthetic X-rays [N=1200] [SIZE=256] [PREVALENCE=ba
 data: .venv/ready ## fetch the NIH release: [PARTS=1..12] (default 1, 2 GB) [DATA=data/nih] [PARALLEL=1]
 	@$(RUN_CXR) data $(call opt,DATA,data) $(call opt,PARTS,parts) $(call opt,PARALLEL,parallel)
 
-doctor: .venv/ready ## say what a data folder is [DATA=data/nih] [OPEN=1 to decode every image]
-	@$(RUN_CXR) doctor $(call quote,$(or $(DATA),data/nih)) $(if $(OPEN),--open)
+doctor: .venv/ready ## describe a data folder and find its faults [DATA=data/nih] [OPEN=1 to decode every image] [IGNORE="columns"] [NORMAL=label]
+	@$(RUN_CXR) doctor $(call quote,$(or $(DATA),data/nih)) $(if $(OPEN),--open) $(call opt,IGNORE,ignore) $(call opt,NORMAL,normal)
 
-records: .venv/ready ## convert images to TFRecords [DATA=data/nih] [NAME=nih-224] [SIZE=224] [FOLDS=5] [SEED=0] [SPLIT=hashed|grouped] [DUPLICATES=error|drop] [PATIENTS=nih] [MAX_SKIPPED=0.01]
-	@$(RUN_CXR) records $(call opt,DATA,data) $(call opt,NAME,name) $(call opt,SIZE,size) $(call opt,FOLDS,folds) $(call opt,SEED,seed) $(call opt,SPLIT,split) $(call opt,DUPLICATES,duplicates) $(call opt,PATIENTS,patients) $(call opt,MAX_SKIPPED,max-skipped)
+records: .venv/ready ## convert images to TFRecords [DATA=data/nih] [NAME=nih-224] [SIZE=224] [FOLDS=5] [SEED=0] [SPLIT=hashed|grouped] [DUPLICATES=error|drop] [PATIENTS=nih] [MAX_SKIPPED=0.01] [IGNORE="columns"] [NORMAL=label]
+	@$(RUN_CXR) records $(call opt,DATA,data) $(call opt,NAME,name) $(call opt,SIZE,size) $(call opt,FOLDS,folds) $(call opt,SEED,seed) $(call opt,SPLIT,split) $(call opt,DUPLICATES,duplicates) $(call opt,PATIENTS,patients) $(call opt,MAX_SKIPPED,max-skipped) $(call opt,IGNORE,ignore) $(call opt,NORMAL,normal)
 
 verify: .venv/ready ## check records, as every training does: [RECORDS=...] [DATA=the folder they were made of]
 	@$(RUN_CXR) verify $(if $(RECORDS),$(call quote,$(RECORDS))) $(call opt,DATA,data)
@@ -87,7 +87,7 @@ augmentation: .venv/ready ## draw training images before and after: [EXPERIMENT=
 gradcam: .venv/ready ## show where a network looked: IMG=... [RUN=...] [LABEL=...|all]
 	@$(RUN_CXR) gradcam $(if $(IMG),$(call quote,$(IMG))) $(call opt,RUN,run) $(call opt,LABEL,label)
 
-calibrate: .venv/ready ## fit probabilities and thresholds anew, on validation: [RUN=...] [METHOD=platt|temperature|isotonic] [SENSITIVITY=0.9]
+calibrate: .venv/ready ## fit probabilities and thresholds again, on validation: [RUN=...] [METHOD=platt|temperature|isotonic] [SENSITIVITY=0.9]
 	@$(RUN_CXR) calibrate $(call opt,RUN,run) $(call opt,METHOD,method) $(call opt,SENSITIVITY,sensitivity)
 
 report: .venv/ready ## write a page about one fold, with intervals, curves, decisions, mistakes: [RUN=...]
@@ -99,16 +99,16 @@ compare: .venv/ready ## compare runs over their folds, ranked on validation: RUN
 ensemble: .venv/ready ## average folds or runs into a run of its own: RUNS="a b/fold1" [AVERAGE=logits|probabilities]
 	@$(RUN_CXR) ensemble $(RUNS) $(call opt,AVERAGE,average)
 
-explore: .venv/ready ## write a page about the labels and people of records: [RECORDS=...]
+explore: .venv/ready ## write a page about the labels and patients of records: [RECORDS=...]
 	@$(RUN_CXR) explore $(call opt,RECORDS,records)
 
 localise: .venv/ready ## score heat maps against the true boxes: [RUN=...] [SAMPLE=20] [CHANNELS=64]
 	@$(RUN_CXR) localise $(call opt,RUN,run) $(call opt,SAMPLE,sample) $(call opt,CHANNELS,channels)
 
-score: .venv/ready ## score other people's predictions: PREDICTIONS=file.csv [LABELS=Data_Entry_2017_v2020.csv] [VALIDATION=file.csv] [OUT=folder]
-	@$(RUN_CXR) score $(if $(PREDICTIONS),$(call quote,$(PREDICTIONS))) $(call opt,LABELS,labels) $(call opt,VALIDATION,validation) $(call opt,OUT,out)
+score: .venv/ready ## score external predictions: PREDICTIONS=file.csv [LABELS=Data_Entry_2017_v2020.csv] [VALIDATION=file.csv] [OUT=folder] [IGNORE="columns"] [NORMAL=label]
+	@$(RUN_CXR) score $(if $(PREDICTIONS),$(call quote,$(PREDICTIONS))) $(call opt,LABELS,labels) $(call opt,VALIDATION,validation) $(call opt,OUT,out) $(call opt,IGNORE,ignore) $(call opt,NORMAL,normal)
 
-predict: .venv/ready ## say what a network finds in images: FILES="a.png folder" [RUN=...] [CSV=out.csv]
+predict: .venv/ready ## predict the labels of images: FILES="a.png folder" [RUN=...] [CSV=out.csv]
 	@$(RUN_CXR) predict $(FILES) $(call opt,RUN,run) $(call opt,CSV,csv)
 
 app: .venv/ready ## open the page for looking at images with a network, on 127.0.0.1: [RUN=...] [PORT=8050]
@@ -126,16 +126,22 @@ test-browser: .venv/ready ## run the tests of the page in Chromium, if it is ins
 test-all: .venv/ready ## run the slow tests and those in a browser too
 	@.venv/bin/python -m pytest
 
-lint: .venv/ready ## check style and formatting
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+coverage: .venv/ready ## run the fast tests and show which lines they and their processes reach
+	@.venv/bin/coverage erase && .venv/bin/coverage run -m pytest -n 2 --dist loadfile -m "not slow and not browser" && .venv/bin/coverage combine --quiet && .venv/bin/coverage report --skip-covered
+
+lint: .venv/ready ## check style, formatting, words and types
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/codespell && .venv/bin/mypy
+
+hooks: .venv/ready ## check style and words before each commit
+	@.venv/bin/pre-commit install
 
 bench: .venv/ready ## measure drawing, conversion, reading and scale [DATA=path/to/nih]
 	@.venv/bin/python -m benchmarks $(call opt,DATA,data)
 
-bench-models: .venv/ready ## measure building, first step, inference and training of the networks, beside PyTorch if installed
+bench-models: .venv/ready ## measure building, first step, inference and training of the networks, next to PyTorch if installed
 	@.venv/bin/python -m benchmarks.networks
 
-bench-training: .venv/ready ## measure training: records, augmentation and step, beside a constant batch and PyTorch if installed
+bench-training: .venv/ready ## measure training: records, augmentation and step, next to a constant batch and PyTorch if installed
 	@.venv/bin/python -m benchmarks.training
 
 bench-evaluation: .venv/ready ## measure the bootstrap on as many images as the official test list
@@ -144,8 +150,8 @@ bench-evaluation: .venv/ready ## measure the bootstrap on as many images as the 
 bench-app: .venv/ready ## measure predictions and heat maps through HTTP, efficientnetb7 at 224 px
 	@.venv/bin/python -m benchmarks.app
 
-bench-input: .venv/ready ## measure what the input check flags [RUNS="a b"]
-	@.venv/bin/python -m benchmarks.input_check $(RUNS)
+bench-ood: .venv/ready ## measure what the out-of-distribution check flags [RUNS="a b"]
+	@.venv/bin/python -m benchmarks.ood_check $(RUNS)
 
 bench-decoding: .venv/ready ## measure memory and time of decoding the largest images allowed
 	@.venv/bin/python -m benchmarks.decoding

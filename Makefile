@@ -127,7 +127,7 @@ test-all: .venv/ready ## run the slow tests and those in a browser too
 	@.venv/bin/python -m pytest
 
 coverage: .venv/ready ## run the fast tests and show which lines they and their processes reach
-	@.venv/bin/coverage erase && .venv/bin/coverage run -m pytest -n 2 --dist loadfile -m "not slow and not browser" && .venv/bin/coverage combine --quiet && .venv/bin/coverage report --skip-covered
+	@export COVERAGE_FILE='$(CURDIR)/.coverage' && .venv/bin/coverage erase && .venv/bin/coverage run -m pytest -n 2 --dist loadfile -m "not slow and not browser" && .venv/bin/coverage combine --quiet && .venv/bin/coverage report --skip-covered
 
 lint: .venv/ready ## check style, formatting, words and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/codespell && .venv/bin/mypy

@@ -154,11 +154,11 @@ def test_an_interrupted_run_resumes(trained, small_experiment, tmp_path):
 
             return advance_and_kill
 
-    killer = Killer()
+    killer, handler = Killer(), signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         train_fold(small_experiment, root=tmp_path, progress=killer)
     assert killer.said[-1] == "stopping after this step"
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is handler
     (best,) = tmp_path.glob("*/fold0/model.keras")
     best.rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="the best epoch so far, is missing"):

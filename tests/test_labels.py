@@ -22,7 +22,10 @@ from cxrkeras.labels import (
 
 PACKAGE = Path(cxrkeras.__file__).parent
 # Only the label sets themselves, the readers of data sets and the phantoms may name labels of a data set.
-READERS = ("labels.py", "data/nih_tables.py", "data/fetch_nih.py", "phantoms/")
+READERS = (
+    "labels.py", "data/nih_tables.py", "data/nih_readers.py", "data/fetch_nih.py", "data/chexpert_labels.py",
+    "data/siim.py", "data/vindr.py", "phantoms/",
+)  # fmt: skip
 
 
 def test_order_is_alphabetical_with_no_finding_last():

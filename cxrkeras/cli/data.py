@@ -1,24 +1,40 @@
 """Commands from images to records."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from cxrkeras.cli.shell import (
+    Blank,
     Ignore,
+    Kind,
     Normal,
+    Readers,
     Seed,
+    Terms,
+    Views,
     app,
     console,
     hint_resume_on_interrupt,
     load_tensorflow,
     show_progress,
+    split_folders,
 )
-from cxrkeras.cli.tables import print_examination, print_labels
+from cxrkeras.cli.tables import (
+    print_datasets,
+    print_examination,
+    print_labels,
+    print_shared_terms,
+    print_side_by_side,
+    print_sources,
+)
 from cxrkeras.errors import InputError
 from cxrkeras.records.find_records import RECORDS_ROOT, SKIPPED
 from cxrkeras.text import num_of
+
+if TYPE_CHECKING:
+    from cxrkeras.data.reading import Reading
 
 
 @app.command()
@@ -68,31 +84,75 @@ def data(
 
 
 @app.command()
+def datasets() -> None:
+    """List the data sets that can be read: size, labels, licence, how one gets them, and the files expected."""
+    from cxrkeras.data.readers import READERS
+
+    print_datasets(console, READERS)
+
+
+@app.command()
+def vocabulary(
+    first: Annotated[str, typer.Argument(help="A kind of data set, as `cxrkeras datasets` lists them.")],
+    second: Annotated[str, typer.Argument(help="Another one.")],
+    terms: Annotated[str, typer.Option(help="In which terms: nih, common, or a TOML file of your own.")] = "common",
+) -> None:
+    """Print what two data sets share: the names of each that mean the same, and where that is stated."""
+    from cxrkeras.data.readers import READERS
+    from cxrkeras.data.vocabulary import load_terms
+
+    loaded = load_terms(terms)
+    kinds = list(dict.fromkeys([*(reader.kind for reader in READERS), *loaded.names]))
+    for kind in (first, second):
+        if kind not in loaded.names:
+            raise InputError(f"no names of {kind!r} in terms of {loaded.name}; choose from {', '.join(kinds)}")
+    print_shared_terms(console, loaded, first, second)
+
+
+@app.command()
 def doctor(
-    data: Annotated[Path, typer.Argument(help="A data folder, as for `records`.")] = Path("data/nih"),
+    data: Annotated[str, typer.Argument(help="A data folder, or several, as for `records`.")] = "data/nih",
     open_images: Annotated[bool, typer.Option("--open", help="Decode every image: odd ones, duplicates.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    kind: Kind = None,
+    views: Views = "frontal",
+    blank: Blank = None,
+    readers: Readers = None,
+    terms: Terms = None,
     ignore: Ignore = "",
     normal: Normal = None,
 ) -> None:
-    """Describe a data folder. Exit code 1 only for what would make a result wrong."""
+    """Describe a data folder, or several next to each other. Exit code 1 only for what would make a result wrong."""
     import json
 
-    from cxrkeras.data.doctor import examine_folder
+    from cxrkeras.data.doctor import examine_folders
+    from cxrkeras.data.reading import Reading
 
+    reading = Reading(
+        kind=kind, views=views, blank=blank, readers=readers, terms=terms, ignore=tuple(ignore.split()), normal=normal
+    )
     with show_progress() as progress:
-        found = examine_folder(data, is_opening=open_images, ignore=ignore.split(), normal=normal, progress=progress)
+        found = examine_folders(split_folders(data), reading, is_opening=open_images, progress=progress)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(found if len(found) > 1 else found[0], indent=1))
     else:
-        print_examination(console, found)
-    if found["errors"]:
+        for of_folder in found:
+            print_examination(console, of_folder)
+        if len(found) > 1:
+            print_side_by_side(console, found)
+    if any(of_folder["errors"] for of_folder in found):
         raise typer.Exit(1)
 
 
 @app.command()
 def records(
-    data: Annotated[Path, typer.Option(help="The NIH release, or a folder with a CSV of your own.")] = Path("data/nih"),
+    data: Annotated[
+        str,
+        typer.Option(
+            help="A public data set (`cxrkeras datasets` lists them) or a folder with a CSV of your own; several, "
+            "separated by spaces, are joined."
+        ),
+    ] = "data/nih",
     name: Annotated[
         Optional[str], typer.Option(help="Folder under records/; by default DATA-SIZE, as in nih-224.")
     ] = None,
@@ -110,6 +170,13 @@ def records(
         str,
         typer.Option(help="The same picture under two patients on two sides of a split: error, or drop one side's."),
     ] = "error",
+    overlap: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Patients whom the split lists of joined sets put on two sides: drop their training images, or test "
+            "on all their images; an error by default."
+        ),
+    ] = None,
     patients: Annotated[
         Optional[str],
         typer.Option(
@@ -120,61 +187,80 @@ def records(
     max_skipped: Annotated[
         float, typer.Option(min=0, max=1, help="Share of unreadable images that is tolerated.")
     ] = 0.01,
+    kind: Kind = None,
+    views: Views = "frontal",
+    blank: Blank = None,
+    readers: Readers = None,
+    terms: Terms = None,
     ignore: Ignore = "",
     normal: Normal = None,
 ) -> None:
     """Convert images to TFRecords, once. An interrupted conversion resumes where it stopped.
 
     A CSV of your own has the columns image and patient, and either labels (any names, joined by |) or one column per
-    label of 1, 0, -1 for uncertain and blank for unknown; split, age, sex and view are optional.
+    label of 1, 0, -1 for uncertain and blank for unknown; split, age, sex and view are optional. Several data sets
+    with different labels are joined in terms of one label set.
     """
-    make_records(data, name, size, folds, seed, split, duplicates, patients, max_skipped, ignore, normal)
+    from cxrkeras.data.reading import Reading
+
+    reading = Reading(
+        kind=kind,
+        split_rule=split,
+        split_seed=seed,
+        namespace=patients,
+        views=views,
+        blank=blank,
+        readers=readers,
+        terms=terms,
+        ignore=tuple(ignore.split()),
+        normal=normal,
+    )
+    make_records(split_folders(data), name, size, folds, reading, duplicates, overlap, max_skipped)
 
 
 def make_records(
-    data: Path,
+    data: list[Path],
     name: str | None,
     size: int,
     folds: int,
-    seed: int = 0,
-    split: str = "hashed",
+    reading: "Reading | None" = None,
     duplicates: str = "error",
-    patients: str | None = None,
+    overlap: str | None = None,
     max_skipped: float = 0.01,
-    ignore: str = "",
-    normal: str | None = None,
 ) -> Path:
-    from cxrkeras.data.readers import read_dataset
+    from cxrkeras.data.readers import read_datasets
+    from cxrkeras.data.reading import Reading
 
+    reading = reading or Reading()
     if name is not None and (name in ("", ".", "..") or "/" in name):
         raise InputError(f"name is that of a folder under {RECORDS_ROOT}, without slashes; got {name!r}")
-    with console.status(f"reading {data}"):
-        dataset = read_dataset(
-            data, split_rule=split, split_seed=seed, namespace=patients, ignore=ignore.split(), normal=normal
-        )
-    counts = dataset.table["split"].value_counts()
+    shown = " and ".join(map(str, data))
+    with console.status(f"reading {shown}"):
+        dataset = read_datasets(data, reading, overlap)
+    counts = dataset.table["split"].value_counts().reindex(["train_val", "test"], fill_value=0)
     console.print(
-        f"{data}: {num_of(len(dataset.table), 'image')} of "
+        f"{shown}: {num_of(len(dataset.table), 'image')} of "
         f"{num_of(dataset.table['patient_id'].nunique(), 'patient')}, labels from "
         f"{dataset.label_file}, split {dataset.split_name} ({counts['train_val']:,} train_val, {counts['test']:,} test)"
         f"{', synthetic phantoms' if dataset.is_synthetic else ''}"
     )
     for note in dataset.notes:
         console.print(f"note: {note}")
-    if dataset.kind == "table":
+    if dataset.kind not in ("nih", "phantoms"):
         print_labels(console, dataset)
     load_tensorflow()
+    from cxrkeras.records.folder import open_records
     from cxrkeras.records.write import write_records
 
-    folder = RECORDS_ROOT / (name or f"{data.resolve().name}-{size}")
+    folder = RECORDS_ROOT / (name or f"{'-'.join(path.resolve().name for path in data)}-{size}")
     with hint_resume_on_interrupt(), show_progress() as progress:
         summary = write_records(
             dataset,
             folder,
             size=size,
             num_folds=folds,
-            seed=seed,
-            split_rule=split,
+            seed=reading.split_seed,
+            split_rule=reading.split_rule,
             max_skipped=max_skipped,
             duplicates=duplicates,
             progress=progress,
@@ -193,6 +279,8 @@ def make_records(
         console.print(f"  {row.path}: {row.reason}")
     if len(summary.skipped):
         console.print(f"  all are listed in {folder / SKIPPED}")
+    if dataset.members:
+        print_sources(console, open_records(folder).index)
     return folder
 
 
@@ -202,21 +290,21 @@ def verify(
         Optional[str], typer.Argument(help="A folder under records/ or a path; by default the newest.")
     ] = None,
     data: Annotated[
-        Optional[Path], typer.Option(help="The data folder they were made from: compare its fingerprint too.")
+        Optional[str],
+        typer.Option(help="The data folders they were made from: compare the fingerprint too."),
     ] = None,
 ) -> None:
     """Check records against their manifest: checksums, counts, labels, patients and folds. Names what is wrong."""
-    from cxrkeras.data.folds import parse_split_name
-    from cxrkeras.data.readers import read_dataset
+    from cxrkeras.data.readers import read_again
     from cxrkeras.records.folder import open_records
 
     opened = open_records(name)
     manifest, dataset = opened.manifest, None
     if data:
-        rule, split_seed = parse_split_name(manifest.split_name) or (manifest.fold_rule, manifest.fold_seed)
-        patients = None if manifest.is_synthetic else manifest.namespace or None
-        settings: dict[str, Any] = manifest.sources[0].settings
-        dataset = read_dataset(data, split_rule=rule, split_seed=split_seed, namespace=patients, **settings)
+        sources = [source.model_dump() for source in manifest.sources]
+        if len(sources) == 1:
+            sources[0]["namespace"] = manifest.namespace or None
+        dataset = read_again(split_folders(data), sources, manifest.overlap)
     load_tensorflow()
     from cxrkeras.records.verify import check_source
 

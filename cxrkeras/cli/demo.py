@@ -32,7 +32,7 @@ def demo() -> None:
     with show_progress() as progress:
         write_phantoms(DEMO_DATA, num_images=DEMO_IMAGES, size=DEMO_PIXELS, progress=progress)
     console.rule("2 of 5: records")
-    make_records(DEMO_DATA, DEMO_RECORDS, DEMO_SIZE, folds=5)
+    make_records([DEMO_DATA], DEMO_RECORDS, DEMO_SIZE, folds=5)
     console.rule("3 of 5: training resnet18")
     fold = train_and_print(load_experiment("phantom", settings={"data": {"records": DEMO_RECORDS}}), "phantom")
     console.rule("4 of 5: Grad-CAM")

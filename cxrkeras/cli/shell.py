@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -58,6 +59,22 @@ Normal = Annotated[
     Optional[str],
     typer.Option(help="The label that means no finding; by default No Finding, normal and the like."),
 ]
+Kind = Annotated[
+    Optional[str],
+    typer.Option(help="Which data set, where several fit; `cxrkeras datasets` lists them."),
+]
+Views = Annotated[str, typer.Option(help="frontal: leave out images known to be lateral or oblique; all: keep them.")]
+Blank = Annotated[
+    Optional[str],
+    typer.Option(help="What findings count as that a report (CheXpert, MIMIC) does not mention: absent or unknown."),
+]
+Readers = Annotated[
+    Optional[str], typer.Option(help="A label of VinDr-CXR is present if most of the readers say so: majority; or any.")
+]
+Terms = Annotated[
+    Optional[str],
+    typer.Option(help="Read the labels in other terms: nih, common, or a TOML file; see `cxrkeras vocabulary`."),
+]
 Model = Annotated[Optional[str], typer.Option(help="A network; `cxrkeras models` lists them.")]
 ExperimentFile = Annotated[Optional[str], typer.Option(help="A file under experiments/, without .toml, or a path.")]
 Records = Annotated[Optional[str], typer.Option(help="A folder under records/ or a path; by default the newest.")]
@@ -66,6 +83,11 @@ Weights = Annotated[
     Optional[str], typer.Option(help="imagenet, none, or a .keras, .weights.h5 or .safetensors file to start from.")
 ]
 Settings = Annotated[str, typer.Option("--set", help="Settings as section.key=value, separated by spaces.")]
+
+
+def split_folders(text: str) -> list[Path]:
+    """Split the names of data folders at spaces; the name of one folder may contain them."""
+    return [Path(text)] if Path(text).exists() else [Path(name) for name in text.split()] or [Path(text)]
 
 
 def print_error(text: str) -> None:

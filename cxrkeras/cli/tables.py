@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # commands that need no tables of scores should not wait for 
     import pandas as pd
 
     from cxrkeras.data.dataset import Dataset
+    from cxrkeras.data.reader import Reader
+    from cxrkeras.data.vocabulary import Terms
     from cxrkeras.reports.compare import Comparison
     from cxrkeras.scoring.evaluation import Evaluation
     from cxrkeras.scoring.operating_points import OperatingPoints
@@ -76,6 +78,77 @@ def _print_prevalence(console: Console, splits: dict) -> None:
             cells.append(shown + (f" ({', '.join(left_out)})" if left_out else ""))
         table.add_row(label, *cells)
     console.print(table)
+
+
+def print_side_by_side(console: Console, found: list[dict]) -> None:
+    """Print what the doctor found in several folders next to each other: sizes, views, and prevalence by label."""
+    readable = [of_folder for of_folder in found if "images" in of_folder]
+    table = Table(title="next to each other; a share is of the images whose label is known", title_justify="left")
+    table.add_column("", overflow="fold")
+    for of_folder in readable:
+        table.add_column(of_folder["folder"], justify="right", overflow="fold")
+    table.add_row("images", *(f"{of_folder['images']['found']:,}" for of_folder in readable))
+    table.add_row("patients", *(f"{of_folder['patients']['count']:,}" for of_folder in readable))
+    for name in dict.fromkeys(view for of_folder in readable for view in of_folder["views"]):
+        table.add_row(f"view {name}", *(f"{of_folder['views'].get(name, 0):,}" for of_folder in readable))
+    for label in dict.fromkeys(label for of_folder in readable for label in of_folder["labels"]):
+        cells = []
+        for of_folder in readable:
+            shares = [(split["prevalence"].get(label), name) for name, split in of_folder["splits"].items()]
+            known = [f"{share:.1%} {name}" for share, name in shares if share is not None]
+            cells.append(", ".join(known) or ("not known" if label in of_folder["labels"] else "no such label"))
+        table.add_row(label, *cells)
+    console.print(table)
+
+
+def print_sources(console: Console, index: pd.DataFrame) -> None:
+    """Print how many images of each source are in the test set and in each fold, and which share of the source."""
+    table = Table(title="images by source", title_justify="left")
+    sides = index["fold"].map(lambda fold: "test" if fold < 0 else f"fold {fold}")
+    counts = index.groupby(["source", sides]).size().unstack(fill_value=0)
+    for column in ("source", *counts.columns):
+        table.add_column(str(column), justify="right" if table.columns else "left")
+    for source, row in counts.iterrows():
+        table.add_row(str(source), *(f"{count:,} ({count / row.sum():.1%})" for count in row))
+    console.print(table)
+
+
+def print_datasets(console: Console, readers: Sequence[Reader]) -> None:
+    """Print what each data set is and how one gets it."""
+    for reader in readers:
+        facts = Table(title=f"{reader.kind}: {reader.title}", title_justify="left", show_header=False, box=None)
+        facts.add_column(no_wrap=True)
+        facts.add_column(overflow="fold")
+        for name in ("size", "labels", "licence", "access", "layout", "source"):
+            if value := getattr(reader, name):
+                facts.add_row(name, value)
+        if reader.takes:
+            facts.add_row("settings", ", ".join("patients" if name == "namespace" else name for name in reader.takes))
+        console.print(facts)
+        console.print()
+
+
+def print_shared_terms(console: Console, terms: Terms, first: str, second: str) -> None:
+    """Print the labels that two kinds of data sets share, what each calls them and where that is stated."""
+    table = Table(title=f"{first} and {second} in terms of {terms.name}", title_justify="left")
+    for column in ("label", first, second):
+        table.add_column(column, overflow="fold")
+    lacking: dict[str, list[str]] = {first: [], second: []}
+    for label in terms.labels:
+        names = {
+            kind: [name for name, meant in terms.names[kind].items() if label in meant] for kind in (first, second)
+        }
+        if all(names.values()):
+            table.add_row(label, *("\n".join(of_kind) for of_kind in names.values()))
+        for kind, of_kind in names.items():
+            if not of_kind:
+                lacking[kind].append(label)
+    console.print(table)
+    for kind, labels in lacking.items():
+        if labels:
+            console.print(f"not in {kind}: {', '.join(labels)}")
+        if sources := sorted(set(terms.sources.get(kind, {}).values())):
+            console.print(f"the names in {kind} by: {'; '.join(sources)}")
 
 
 def print_labels(console: Console, dataset: Dataset) -> None:

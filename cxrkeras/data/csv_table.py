@@ -2,8 +2,10 @@
 
 import codecs
 import csv
+import gzip
 import io
-from collections.abc import Iterator
+import zlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -20,12 +22,27 @@ _BYTE_ORDER_MARKS = {  # UTF-32 before UTF-16, whose mark is a prefix of it
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
+TABLE_ENDINGS = (".csv", ".csv.gz")
+_HEADER_BYTES = 2**20  # more than any header
+
+
 def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark. Raises InputError."""
+    """Read a text file, packed as `.gz` or not, in UTF-8, or UTF-16 or UTF-32 with a byte order mark.
+
+    Raises InputError.
+    """
     try:
         content = path.read_bytes()
+        if path.suffix.lower() == ".gz":
+            content = gzip.decompress(content)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"cannot unpack {path}: {error}; fetch it again") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
+    return _decode(content, path)
+
+
+def _decode(content: bytes, path: Path) -> str:
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
@@ -43,43 +60,52 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_csv_table(path: Path, *, num_columns: int | None = None) -> pd.DataFrame:
+def read_csv_table(
+    path: Path, *, num_columns: int | None = None, columns: Collection[str] | None = None
+) -> pd.DataFrame:
     """Read a CSV in any encoding of `read_text`, separated by commas, semicolons, tabs or vertical bars.
 
     The header decides the separator. Values are text and never interpreted as missing; column names are stripped; blank
     lines are skipped. The index is the line of the file on which a row begins. With `num_columns` only so many leading
-    columns are read, whatever follows them. Raises InputError, with the line, for rows with more or fewer fields than
-    the header, and for duplicate column names.
+    columns are read, whatever follows them; with `columns` only those are kept. Raises InputError, with the line, for
+    rows with more or fewer fields than the header, and for duplicate column names and missing `columns`.
     """
-    header, rows, lines = [], [], []
-    for line, row in _iterate_rows(path):
+    header: list[str] = []
+    rows, lines, places = [], [], []
+    for line, row in _iterate_rows(path, read_text(path)):
         if not header:
             header = [name.strip() for name in row[:num_columns]]
+            if missing := [name for name in columns or () if name not in header]:
+                raise InputError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(header)}")
+            places = [header.index(name) for name in columns or ()]
             continue
         if num_columns and len(row) >= num_columns:
             row = row[:num_columns]
         if len(row) != len(header):
             hint = "quote fields that contain a separator" if len(row) > len(header) else "fill in the missing fields"
             raise InputError(f"{path}, line {line}: {len(row)} fields where the header has {len(header)}: {hint}")
-        rows.append(row)
+        rows.append([row[place] for place in places] if columns else row)
         lines.append(line)
     if repeated := [name for name in header if name and header.count(name) > 1]:
         raise InputError(f"{path} has the column {repeated[0]} {header.count(repeated[0])} times: keep one")
-    return pd.DataFrame(rows, index=lines, columns=header, dtype=str)
+    return pd.DataFrame(rows, index=lines, columns=list(columns) if columns else header, dtype=str)
 
 
 def read_header(path: Path) -> list[str]:
     """Read the column names of a CSV, stripped; empty for a file that is not a table."""
     try:
-        return next(([name.strip() for name in row] for _, row in _iterate_rows(path)), [])
-    except InputError:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            content = file.read(_HEADER_BYTES)
+        if len(content) == _HEADER_BYTES:
+            content = content[: content.rfind(b"\n") + 1]
+        return next(([name.strip() for name in row] for _, row in _iterate_rows(path, _decode(content, path))), [])
+    except (InputError, OSError, EOFError, zlib.error):
         return []
 
 
-def _iterate_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line on which each row begins, and its fields; blank lines are skipped."""
+def _iterate_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line on which each row of `text` begins, and its fields; blank lines are skipped."""
     # pandas' reader does not report the line of a row once there are blank lines or quoted line breaks.
-    text = read_text(path)
     first = next((line for line in io.StringIO(text) if line.strip()), "")
     separator = max(_SEPARATORS, key=lambda sign: (first.count(sign), sign == ","))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator if separator in first else ",", strict=True)

@@ -12,7 +12,8 @@ import pandas as pd
 from cxrkeras.data.csv_table import name_lines
 from cxrkeras.data.folds import HASHED, TEST_SHARE, choose_test_set
 from cxrkeras.data.identity import unify_patients
-from cxrkeras.data.image_files import Located
+from cxrkeras.data.image_files import ImageFiles, Located, locate_by_stem, locate_images
+from cxrkeras.data.reading import FRONTAL, Reading
 from cxrkeras.errors import InputError
 from cxrkeras.labels import ABSENT, NIH, NOT_KNOWN, PRESENT, UNCERTAIN, LabelSet
 from cxrkeras.text import num_of
@@ -20,6 +21,7 @@ from cxrkeras.text import num_of
 PHANTOM_FILE = "phantom.json"  # in a folder of synthetic images
 TRAIN_VAL, TEST = "train_val", "test"
 DETAILS = ["image_id", "patient_id", "split", "age", "sex", "view"]
+NOT_FRONTAL = ("lateral", "other")  # views
 BOX_COLUMNS = ["image_id", "label", "x", "y", "width", "height"]
 
 
@@ -28,14 +30,16 @@ class Dataset:
     """A data set on disk.
 
     `table` has one row per image on disk: image_id (its name, or its path relative to the folder), patient_id (text,
-    one spelling per patient), split (train_val or test), age (years or NaN), sex (F, M, other or ""), view (PA, AP,
-    lateral, other or ""), path, and one int8 column per label of `labels` with 1, 0, -1 or NOT_KNOWN. `boxes` has
-    image_id, label, x, y, width, height as fractions of the image. `kind` names the reader and `settings` its options,
-    so that the folder can be read again in the same way. `namespace` identifies the patients: equal ids in one
-    namespace are the same patient. `listed` counts the rows of the label file and the positives of each label, whether
-    or not the images are on disk, and as `missing` those that are not. `lists` counts the images of each split list,
-    and the images of the label file that are in neither (empty without lists). `notes` are sentences about what was
-    left out or assumed, `errors` about what would invalidate results.
+    one spelling per patient), source (the name of the folder), split (train_val or test), age (years or NaN), sex (F,
+    M, other or ""), view (PA, AP, frontal, lateral, other or ""), path, and one int8 column per label of `labels` with
+    1, 0, -1 or NOT_KNOWN; sets that know it have `origin`, the name of the image in the set that it was taken from.
+    `boxes` has image_id, label, x, y, width, height as fractions of the image. `kind` names the reader and `settings`
+    its options, so that the folder can be read again in the same way. `namespace` identifies the patients: equal ids in
+    one namespace are the same patient. `listed` counts the rows of the label file and the positives of each label,
+    whether or not the images are on disk, and as `missing` those that are not. `lists` counts the images of each split
+    list, and the images of the label file that are in neither (empty without lists). `notes` are sentences about what
+    was left out or assumed, `errors` about what would invalidate results. `members` are the sets
+    that were joined, by source.
     """
 
     folder: Path
@@ -53,6 +57,7 @@ class Dataset:
     lists: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    members: dict[str, "Dataset"] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
         """SHA-256 over ids, patients, splits, labels and file sizes, 16 hex digits; independent of times and paths."""
@@ -135,11 +140,13 @@ def check_patients_of_splits(table: pd.DataFrame, source: Path, errors: list[str
         )
 
 
-def check_splits(table: pd.DataFrame, source: Path, errors: list[str]) -> None:
-    """Add an error for a split without images."""
-    for split in (TRAIN_VAL, TEST):
-        if not (table["split"] == split).any():
-            errors.append(f"{source}: no image on disk belongs to {split}")
+def check_splits(table: pd.DataFrame, source: Path, notes: list[str], errors: list[str]) -> None:
+    """Add an error if no image is in the test set, and a note if all are."""
+    is_test = table["split"] == TEST
+    if not is_test.any():
+        errors.append(f"{source}: no image on disk belongs to {TEST}")
+    elif is_test.all():
+        notes.append("all images belong to the test set: a network can be scored on them, not trained")
 
 
 def drop_missing(table: pd.DataFrame, located: Located, notes: list[str], place: Path | str) -> pd.DataFrame:
@@ -168,3 +175,110 @@ def split_by_patient(
         f"{num_of(len(table), 'image')} form the test set, chosen with seed {seed}{stability}"
     )
     return np.where(is_test, TEST, TRAIN_VAL), f"{rule}-{share}-{seed}"
+
+
+@dataclass
+class Listing:
+    """The rows of a label file, before its images are located.
+
+    `table` has image_id, patient_id, age, sex, view and one column per label, and may have split, origin, and `path`,
+    where the images are located already; `notes` and `errors` are as in `Dataset`.
+    """
+
+    path: Path
+    table: pd.DataFrame
+    labels: LabelSet
+    notes: list[str]
+    errors: list[str]
+
+
+def build_dataset(
+    folder: Path,
+    listing: Listing,
+    reading: Reading,
+    *,
+    kind: str,
+    namespace: str,
+    files: ImageFiles,
+    place: Path | str | None = None,
+    boxes: pd.DataFrame | None = None,
+    split_name: str = "",
+    list_checksums: dict[str, str] | None = None,
+    lists: dict[str, int] | None = None,
+    is_synthetic: bool = False,
+    settings: dict[str, object] | None = None,
+    listed: dict[str, int] | None = None,
+    by_stem: bool = False,
+) -> Dataset:
+    """Build a data set from the rows of its label file.
+
+    Locates the images among `files`, leaves out those that are missing or of unwanted views, and chooses a test set
+    unless the table has a split; `split_name` names that. place: where images are looked for, in messages; by_stem:
+    whether images are named without their extension; settings: those of the reader in addition to `reading`; listed:
+    counts as in `Dataset`, by default those of the listing.
+    """
+    table, notes, errors = listing.table, listing.notes, listing.errors
+    listed = listed or count_listed(table, listing.labels)
+    if "path" in table.columns:
+        located = Located(list(table["image_id"]), list(table["path"]))
+    else:
+        located = (locate_by_stem if by_stem else locate_images)(table["image_id"], files)
+    errors += located.errors
+    paths = [os.path.normpath(path) if isinstance(path, str) else None for path in located.paths]
+    table = drop_repeated(table.assign(image_id=located.ids, path=paths), listing.path, errors)
+    listed["missing"] = int(table["path"].isna().sum())
+    has_split = "split" in table.columns
+    if has_split:
+        check_patients_of_splits(table, listing.path, errors)  # whether or not their images are on disk
+    table = drop_missing(table, located, notes, place or folder)
+    table = drop_views(table, reading.views, notes)
+    if has_split and not split_name:
+        lines = [f"{image} {split}" for image, split in zip(table["image_id"], table["split"], strict=True)]
+        split_name = f"custom-{digest_lines(lines)[:8]}"
+    elif not has_split:
+        table["split"], split_name = split_by_patient(table, namespace, reading.split_rule, reading.split_seed, notes)
+    check_splits(table, listing.path, notes, errors)
+    table["source"] = folder.resolve().name
+    boxes = pd.DataFrame(columns=BOX_COLUMNS) if boxes is None else boxes
+    return Dataset(
+        folder=folder,
+        table=table.reset_index(drop=True),
+        boxes=boxes[boxes["image_id"].isin(table["image_id"])].reset_index(drop=True),
+        labels=listing.labels,
+        kind=kind,
+        label_file=listing.path.name,
+        split_name=split_name,
+        list_checksums=list_checksums or {},
+        is_synthetic=is_synthetic,
+        namespace=namespace,
+        listed=listed,
+        settings=reading.describe() | (settings or {}),
+        lists=lists or {},
+        notes=notes,
+        errors=errors,
+    )
+
+
+def drop_repeated(table: pd.DataFrame, path: Path, errors: list[str]) -> pd.DataFrame:
+    """Keep each file once; an error names the lines that name it again."""
+    is_repeated = table["path"].duplicated() & table["path"].notna()
+    if is_repeated.any():
+        errors.append(f"{path}, {name_lines(is_repeated)}: an image that another line already names")
+    return table[~is_repeated]
+
+
+def drop_views(table: pd.DataFrame, views: str, notes: list[str]) -> pd.DataFrame:
+    """Leave out the images known not to be frontal, unless all views are wanted; the notes count both kinds."""
+    counts = table["view"].value_counts()
+    is_other = table["view"].isin(NOT_FRONTAL)
+    shown = ", ".join(f"{counts[view]:,} {view}" for view in NOT_FRONTAL if view in counts)
+    if not is_other.any():
+        return table
+    if views != FRONTAL:
+        notes.append(f"images that are not frontal are kept: {shown}")
+        return table
+    if is_other.all():
+        raise InputError(f"no image is frontal ({shown}): keep all views", option="views")
+    unknown = f"; {num_of(int(counts['']), 'image')} without a view kept" if "" in counts else ""
+    notes.append(f"{num_of(int(is_other.sum()), 'image')} left out as not frontal: {shown}{unknown}")
+    return table[~is_other].copy()

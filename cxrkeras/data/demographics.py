@@ -17,9 +17,15 @@ _SEX_WORDS = {
 _VIEW_WORDS = {
     "PA": ("pa", "posteroanterior", "posterioranterior"),
     "AP": ("ap", "anteroposterior", "anteriorposterior"),
-    "lateral": ("l", "lat", "lateral", "ll", "rl", "leftlateral", "rightlateral", "lateralleft", "lateralright"),
-    "other": ("other", "oblique", "leftoblique", "rightoblique", "lao", "rao", "lpo", "rpo", "lordotic", "decubitus"),
-}
+    "lateral": (
+        "l", "lat", "lateral", "ll", "rl", "leftlateral", "rightlateral", "lateralleft", "lateralright",
+        "xtablelateral",
+    ),
+    "other": (
+        "other", "oblique", "leftoblique", "rightoblique", "lao", "rao", "lpo", "rpo", "lordotic", "decubitus", "axial",
+        "apaxial", "swimmers", "lld", "rld", "aplld", "aprld", "palld", "parld",
+    ),
+}  # fmt: skip
 # Words about how an image was acquired, not about its view.
 _NOT_VIEW_WORDS = {
     "view", "projection", "position", "image", "film", "chest", "cxr", "xray", "x", "ray", "frontal", "erect",
@@ -32,13 +38,29 @@ _AGE = re.compile(
 )
 
 
+def parse_demographics(
+    index: pd.Index,
+    notes: list[str],
+    *,
+    age: pd.Series | None = None,
+    sex: pd.Series | None = None,
+    view: pd.Series | None = None,
+) -> pd.DataFrame:
+    """Parse the columns age, sex and view of a table with the given index; a missing column is blank."""
+    columns = {}
+    for name, texts, parse in (("age", age, parse_ages), ("sex", sex, parse_sexes), ("view", view, parse_views)):
+        columns[name], of_column = parse(pd.Series("", index, dtype=str) if texts is None else texts)
+        notes += of_column
+    return pd.DataFrame(columns, index)
+
+
 def parse_sexes(texts: pd.Series) -> tuple[pd.Series, list[str]]:
     """Parse each text to `F`, `M`, `other` or blank; and notes that list and count unrecognised values."""
     return _parse_each(texts, "sex", _parse_sex, "")
 
 
 def parse_views(texts: pd.Series) -> tuple[pd.Series, list[str]]:
-    """Parse each text to `PA`, `AP`, `lateral`, `other` or blank, and notes; frontal without PA or AP is `other`."""
+    """Parse each text to `PA`, `AP`, `frontal` (without PA or AP), `lateral`, `other` or blank, and notes."""
     return _parse_each(texts, "view", _parse_view, "")
 
 
@@ -75,7 +97,7 @@ def _parse_view(text: str) -> str | None:
     words = re.findall(r"[^\W\d_]+", text)
     joined = "".join(word for word in words if word not in _NOT_VIEW_WORDS)
     if not joined and "frontal" in words:
-        return "other"
+        return "frontal"
     return next((view for view, names in _VIEW_WORDS.items() if joined in names), None)
 
 

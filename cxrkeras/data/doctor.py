@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pandas as pd
 
 from cxrkeras.data.dataset import TEST, Dataset, count_values
 from cxrkeras.data.images import decode_image, open_image, read_header
-from cxrkeras.data.nih_tables import LABEL_COUNTS, LABEL_FILES, OFFICIAL_SPLIT
-from cxrkeras.data.readers import survey_dataset
+from cxrkeras.data.nih_tables import LABEL_COUNTS, LABEL_FILES, NIH_KIND, OFFICIAL_SPLIT
+from cxrkeras.data.readers import READERS, choose_reader, survey_dataset
+from cxrkeras.data.reading import Reading
 from cxrkeras.errors import InputError
 from cxrkeras.labels import LabelSet
 from cxrkeras.progress import SILENT, Progress
@@ -19,18 +21,34 @@ from cxrkeras.text import num_of
 
 RELEASE_IMAGES = 112_120
 RELEASE_PIXELS = (1024, 1024)
-OWN_TABLE = "a table of your own"
 NEARLY_BLANK = 3.0  # standard deviation (SD) of the grey levels
 IMPLICATION = "The two label files differ on 181 images: compare only results based on the same file."
 
 
-def examine_folder(
-    folder: Path,
+def examine_folders(
+    folders: Sequence[Path],
+    reading: Reading | None = None,
     *,
     is_opening: bool = False,
-    ignore: Sequence[str] = (),
-    normal: str | None = None,
     progress: Progress = SILENT,
+) -> list[dict]:
+    """Examine data folders, each as by `examine_folder`, with the settings of `reading` that its data set takes."""
+    if len(folders) == 1:
+        return [examine_folder(folders[0], reading, is_opening=is_opening, progress=progress)]
+    reading, found = reading or Reading(), []
+    for folder in folders:
+        kept = reading
+        try:
+            reader, _ = choose_reader(folder, reading.kind, is_shared=True)
+            kept = replace(reading.keep(reader.takes), kind=reader.kind)
+        except InputError:
+            pass  # reported below
+        found.append(examine_folder(folder, kept, is_opening=is_opening, progress=progress))
+    return found
+
+
+def examine_folder(
+    folder: Path, reading: Reading | None = None, *, is_opening: bool = False, progress: Progress = SILENT
 ) -> dict:
     """Examine a data folder.
 
@@ -40,7 +58,7 @@ def examine_folder(
     `splits`, `lists`, `boxes` and `odd_images`.
     """
     try:
-        dataset = survey_dataset(folder, ignore=ignore, normal=normal)
+        dataset = survey_dataset(folder, reading)
     except InputError as error:
         return {"folder": str(folder), "errors": [str(error)], "notes": []}
     found = _describe_dataset(dataset)
@@ -92,7 +110,7 @@ def _judge(found: dict, dataset: Dataset) -> None:
     """Add errors and notes about the figures."""
     notes, errors = found["notes"], found["errors"]
     version = found["label_file"]["version"]
-    if version != OWN_TABLE and not dataset.is_synthetic:
+    if dataset.kind == NIH_KIND:
         notes.append(f"the label file is {version}. {IMPLICATION}")
     if dataset.split_name == OFFICIAL_SPLIT and dataset.listed["rows"] < RELEASE_IMAGES:
         errors.append(
@@ -122,7 +140,7 @@ def _label_version(dataset: Dataset) -> str:
     if dataset.is_synthetic:
         return "synthetic phantoms"
     if dataset.label_file not in LABEL_FILES:
-        return OWN_TABLE
+        return next(reader.title for reader in READERS if reader.kind == dataset.kind)
     for version, counts in LABEL_COUNTS.items():
         if all(dataset.listed[label] == count for label, count in counts.items()):
             return version

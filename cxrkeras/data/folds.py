@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import GroupKFold, GroupShuffleSplit
+from sklearn.model_selection import GroupKFold, GroupShuffleSplit, StratifiedGroupKFold
 
 from cxrkeras.data.identity import draw_shares
 from cxrkeras.errors import InputError
@@ -28,14 +28,20 @@ def parse_split_name(name: str) -> tuple[str, int] | None:
 
 
 def assign_folds(
-    patient_ids: np.ndarray, num_folds: int, seed: int, *, rule: str = GROUPED, namespace: str = ""
+    patient_ids: np.ndarray,
+    num_folds: int,
+    seed: int,
+    *,
+    rule: str = GROUPED,
+    namespace: str = "",
+    sources: np.ndarray | None = None,
 ) -> np.ndarray:
     """Give every image the fold of its patient; int64 (N,) of 0 to num_folds - 1.
 
     grouped: patients are shuffled by the seed, in folds of nearly equal numbers of patients (scikit-learn's
-    GroupKFold). hashed: the fold of a patient depends only on its id, the namespace, the seed and the number of folds,
-    except that an empty fold takes the patient nearest to it. Raises InputError for fewer than two folds, or more folds
-    than patients.
+    GroupKFold), with `sources` (N,) also of nearly equal shares of each source (StratifiedGroupKFold). hashed: the fold
+    of a patient depends only on its id, the namespace, the seed and the number of folds, except that an empty fold
+    takes the patient nearest to it. Raises InputError for fewer than two folds, or more folds than patients.
     """
     patients, of_image = np.unique(patient_ids, return_inverse=True)
     if not 2 <= num_folds <= len(patients):
@@ -46,8 +52,9 @@ def assign_folds(
         shares = draw_shares(namespace, map(str, patients), seed, "fold")
         return _fill_empty(shares, num_folds)[of_image]
     folds = np.empty(len(patient_ids), np.int64)
-    splitter = GroupKFold(num_folds, shuffle=True, random_state=seed)
-    for fold, (_, held_out) in enumerate(splitter.split(patient_ids, groups=patient_ids)):
+    kind = GroupKFold if sources is None else StratifiedGroupKFold
+    splitter = kind(num_folds, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(splitter.split(patient_ids, sources, groups=patient_ids)):
         folds[held_out] = fold
     return folds
 

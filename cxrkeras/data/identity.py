@@ -14,6 +14,7 @@ from cxrkeras.progress import Advance
 from cxrkeras.text import num_of
 
 NIH_PATIENTS = "nih"  # the namespace of all data sets of NIH images
+JOINED = "joined"  # the namespace of joined sets, whose patients are spelled `<namespace>:<id>`
 ROUNDS = 2000  # of PBKDF2: 30,000 patients take 16 s on one core
 HASH_BYTES = 16
 _NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
@@ -30,16 +31,23 @@ def normalise_id(text: str) -> str:
     return number[1] if number else text
 
 
+def name_patient(namespace: str, patient_id: str) -> str:
+    """Return `<namespace>:<id>`, the same for all spellings of a patient."""
+    if namespace == JOINED:
+        namespace, _, patient_id = patient_id.partition(":")
+    return f"{namespace}:{normalise_id(patient_id)}"
+
+
 def unify_patients(patient_ids: pd.Series) -> tuple[pd.Series, list[str]]:
     """Unify the spellings of each patient to the first that occurs; and notes about patients with several.
 
     A note also reports a patient with several images whose id means unknown.
     """
-    stripped = patient_ids.str.strip()
-    spellings = pd.DataFrame({"given": stripped.unique()})
+    codes, given = pd.factorize(patient_ids.str.strip())
+    spellings = pd.DataFrame({"given": np.asarray(given, object)})
     spellings["key"] = spellings["given"].map(normalise_id)
     first = spellings.groupby("key", sort=False)["given"].transform("first")
-    unified = stripped.map(dict(zip(spellings["given"], first, strict=True)))
+    unified = pd.Series(first.to_numpy()[codes], patient_ids.index)
     notes = []
     several = spellings.groupby("key", sort=False)["given"].agg(list)
     several = several[several.map(len) > 1]
@@ -72,7 +80,7 @@ def hash_patients(
     """
 
     def derive(patient: str) -> bytes:
-        text = f"{namespace}:{normalise_id(patient)}".encode("utf-8", "surrogatepass")
+        text = name_patient(namespace, patient).encode("utf-8", "surrogatepass")
         return hashlib.pbkdf2_hmac("sha256", text, salt, rounds, HASH_BYTES)
 
     patients = list(patient_ids)
@@ -91,6 +99,6 @@ def choose_salt(namespace: str, fingerprint: str) -> bytes:
 
 def draw_shares(namespace: str, patient_ids: Iterable[str], seed: int, purpose: str) -> np.ndarray:
     """Draw a number from 0 to 1 per patient, float64 (N,), that depends only on patient, seed and purpose."""
-    texts = (f"{purpose}:{seed}:{namespace}:{normalise_id(patient)}" for patient in patient_ids)
+    texts = (f"{purpose}:{seed}:{name_patient(namespace, patient)}" for patient in patient_ids)
     digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
     return np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])

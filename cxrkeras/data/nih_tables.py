@@ -13,22 +13,22 @@ from cxrkeras.data.dataset import (
     TEST,
     TRAIN_VAL,
     Dataset,
+    Listing,
+    build_dataset,
     check_ids,
-    check_patients_of_splits,
-    check_splits,
     count_listed,
     digest_lines,
-    drop_missing,
     parse_label_texts,
-    split_by_patient,
 )
-from cxrkeras.data.demographics import parse_ages, parse_sexes, parse_views
+from cxrkeras.data.demographics import parse_demographics
 from cxrkeras.data.identity import NIH_PATIENTS, normalise_id
-from cxrkeras.data.image_files import list_files, locate_images
+from cxrkeras.data.image_files import ImageFiles, list_files
+from cxrkeras.data.reading import Reading
 from cxrkeras.errors import InputError
 from cxrkeras.labels import EFFUSION, INFILTRATION, NIH, NO_FINDING, PNEUMONIA
 from cxrkeras.text import num_of
 
+NIH_KIND, PHANTOMS = "nih", "phantoms"
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 TRAIN_VAL_LIST, TEST_LIST, BOX_LIST = "train_val_list.txt", "test_list.txt", "BBox_List_2017.csv"
 BOX_FRAME = 1024  # boxes of the release are in pixels of its 1024 x 1024 images, whatever size is on disk
@@ -55,19 +55,11 @@ def read_nih_labels(path: Path, notes: list[str], errors: list[str]) -> tuple[pd
     required = ["Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Sex", "View Position"]
     if missing := [name for name in required if name not in given.columns]:
         raise InputError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(given.columns)}")
-    ages, age_notes = parse_ages(given["Patient Age"])
-    sexes, sex_notes = parse_sexes(given["Patient Sex"])
-    views, view_notes = parse_views(given["View Position"])
-    notes += [*age_notes, *sex_notes, *view_notes]
-    table = pd.DataFrame(
-        {
-            "image_id": given["Image Index"].str.strip(),
-            "patient_id": given["Patient ID"].str.strip(),
-            "age": ages,
-            "sex": sexes,
-            "view": views,
-        }
+    table = pd.DataFrame({"image_id": given["Image Index"].str.strip(), "patient_id": given["Patient ID"].str.strip()})
+    people = parse_demographics(
+        given.index, notes, age=given["Patient Age"], sex=given["Patient Sex"], view=given["View Position"]
     )
+    table = table.join(people)
     table = table.join(parse_label_texts(given["Finding Labels"], NIH, path, errors), how="inner")
     return _check_names(check_ids(table, path, notes, errors), path, errors), given
 
@@ -85,21 +77,19 @@ def _check_names(table: pd.DataFrame, path: Path, errors: list[str]) -> pd.DataF
     return table[~differs]
 
 
-def read_nih(folder: Path, label_file: str, split_rule: str, split_seed: int) -> Dataset:
+def read_nih(folder: Path, path: Path, reading: Reading) -> Dataset:
     """Read the release in a folder; what would invalidate results is in the `errors` of the data set."""
     notes, errors = [], []
-    table, given = read_nih_labels(folder / label_file, notes, errors)
+    if reading.namespace not in (None, NIH_PATIENTS):
+        raise InputError(
+            f"{folder} holds the NIH release, whose namespace is {NIH_PATIENTS!r}; got {reading.namespace!r}"
+        )
+    table, given = read_nih_labels(path, notes, errors)
     listed = count_listed(table, NIH)
-    roots = [folder / "images", *sorted(folder.glob("images_*/images")), *sorted(folder.glob("images_*"))]
-    files = list_files(folder, roots)
-    located = locate_images(table["image_id"], folder, files)
-    table["path"] = located.paths
-    errors += located.errors
-    listed["missing"] = int(table["path"].isna().sum())
-    pictures = {file.rpartition("/")[2] for file in files if file.lower().endswith((".png", ".jpg", ".jpeg"))}
+    files = list_nih_files(folder)
+    pictures = {file.rpartition("/")[2] for file in files.paths if file.lower().endswith((".png", ".jpg", ".jpeg"))}
     if unknown := len(pictures - set(table["image_id"])):
-        notes.append(f"{num_of(unknown, 'image file')} without a row in {label_file} left out")
-
+        notes.append(f"{num_of(unknown, 'image file')} without a row in {path.name} left out")
     is_synthetic = (folder / PHANTOM_FILE).is_file()
     namespace = (
         f"phantoms-{digest_lines([(folder / PHANTOM_FILE).read_text('utf-8')])}" if is_synthetic else NIH_PATIENTS
@@ -107,32 +97,34 @@ def read_nih(folder: Path, label_file: str, split_rule: str, split_seed: int) ->
     rows = set(given["Image Index"].str.strip())
     lists = _read_lists(folder, rows, notes, errors)
     checksums = {name: digest_lines(names) for name, names in lists.items()}
-    counts = {}
+    counts, split_name = {}, ""
     if lists:
         if without_row := len({name for names in lists.values() for name in names} - rows):
-            notes.append(f"{num_of(without_row, 'image')} of the split lists without a row in {label_file}")
-        table, counts = _split_by_lists(table, lists, folder, notes, errors)
+            notes.append(f"{num_of(without_row, 'image')} of the split lists without a row in {path.name}")
+        table, counts = _split_by_lists(table, lists, notes, errors)
         is_official = checksums == OFFICIAL_LISTS
         split_name = OFFICIAL_SPLIT if is_official else f"custom-{digest_lines(sorted(checksums.values()))[:8]}"
-    table = drop_missing(table, located, notes, f"{folder}/images or {folder}/images_*/images")
-    if not lists:
-        table["split"], split_name = split_by_patient(table, namespace, split_rule, split_seed, notes)
-    check_splits(table, folder, errors)
-    return Dataset(
-        folder=folder,
-        table=table.reset_index(drop=True),
+    return build_dataset(
+        folder,
+        Listing(path, table, NIH, notes, errors),
+        reading,
+        kind=PHANTOMS if is_synthetic else NIH_KIND,
+        namespace=namespace,
+        files=files,
+        place=f"{folder}/images or {folder}/images_*/images",
         boxes=_read_boxes(folder / BOX_LIST, set(table["image_id"]), notes, errors),
-        labels=NIH,
-        kind="phantoms" if is_synthetic else "nih",
-        label_file=label_file,
         split_name=split_name,
         list_checksums=checksums,
-        is_synthetic=is_synthetic,
-        namespace=namespace,
-        listed=listed,
         lists=counts,
-        notes=notes,
-        errors=errors,
+        is_synthetic=is_synthetic,
+        listed=listed,
+    )
+
+
+def list_nih_files(folder: Path) -> ImageFiles:
+    """List the files in the folders of images of the release."""
+    return list_files(
+        folder, [folder / "images", *sorted(folder.glob("images_*/images")), *sorted(folder.glob("images_*"))]
     )
 
 
@@ -150,7 +142,7 @@ def _read_lists(folder: Path, listed: set[str], notes: list[str], errors: list[s
 
 
 def _split_by_lists(
-    table: pd.DataFrame, lists: dict[str, list[str]], folder: Path, notes: list[str], errors: list[str]
+    table: pd.DataFrame, lists: dict[str, list[str]], notes: list[str], errors: list[str]
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Add the split by the lists and drop rows in neither; the table, and counts as in `Dataset.lists`."""
     train_val, test = (set(names) for names in lists.values())
@@ -164,9 +156,7 @@ def _split_by_lists(
     counts = {TRAIN_VAL_LIST: len(train_val), TEST_LIST: len(test), "in_neither": int(in_neither.sum())}
     if counts["in_neither"]:
         notes.append(f"{num_of(counts['in_neither'], 'image')} in neither split list left out")
-    table = table[~in_neither]
-    check_patients_of_splits(table, folder, errors)  # whether or not their images are on disk
-    return table, counts
+    return table[~in_neither], counts
 
 
 def read_list(path: Path, listed: set[str], notes: list[str]) -> list[str]:

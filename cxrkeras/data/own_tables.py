@@ -1,6 +1,5 @@
 """Reads a folder of one's own images with one CSV and any labels."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,22 +7,10 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras.data.csv_table import name_lines, read_csv_table, read_text
-from cxrkeras.data.dataset import (
-    BOX_COLUMNS,
-    TEST,
-    TRAIN_VAL,
-    Dataset,
-    check_ids,
-    check_patients_of_splits,
-    check_splits,
-    count_listed,
-    digest_lines,
-    drop_missing,
-    parse_label_texts,
-    split_by_patient,
-)
-from cxrkeras.data.demographics import parse_ages, parse_sexes, parse_views
-from cxrkeras.data.image_files import list_folder, locate_images
+from cxrkeras.data.dataset import TEST, TRAIN_VAL, Dataset, Listing, build_dataset, check_ids, parse_label_texts
+from cxrkeras.data.demographics import parse_demographics
+from cxrkeras.data.image_files import list_folder
+from cxrkeras.data.reading import Reading
 from cxrkeras.errors import InputError
 from cxrkeras.labels import (
     ABSENT,
@@ -37,6 +24,7 @@ from cxrkeras.labels import (
 )
 from cxrkeras.text import num_of
 
+OWN_KIND = "table"
 REQUIRED = ("image", "patient")
 LABEL_LIST = "labels.txt"  # the labels in the desired order, one per line
 _COLUMNS = (*REQUIRED, "labels", "split", "age", "sex", "view")
@@ -44,20 +32,6 @@ _PRESENT, _ABSENT = ("1", "1.0", "yes", "y", "true"), ("0", "0.0", "no", "n", "f
 _UNCERTAIN = ("-1", "-1.0", "uncertain")
 _LIKE_LABELS = ("label", "finding", "findings", "findinglabels", "diagnosis", "class")
 _UNKNOWN = ("", "nan", "na", "n/a", "unknown", "todo", "?")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How to read a CSV: names of columns to ignore, and of the no-finding label."""
-
-    ignore: tuple[str, ...] = ()
-    normal: str | None = None
-
-    def describe(self) -> dict:
-        """Return the settings that are not the default, as plain values."""
-        return ({"ignore": sorted(self.ignore)} if self.ignore else {}) | (
-            {"normal": self.normal} if self.normal else {}
-        )
 
 
 @dataclass(frozen=True)
@@ -94,20 +68,9 @@ def read_own_labels(path: Path, reading: Reading, notes: list[str], errors: list
         label_set, values = _read_label_texts(entry["labels"], reading, path, notes, errors)
     else:
         label_set, values = _read_label_columns(entry, others, unrecognised, reading, path, notes, errors)
-    blank = pd.Series("", entry.index)
-    ages, age_notes = parse_ages(entry.get("age", blank))
-    sexes, sex_notes = parse_sexes(entry.get("sex", blank))
-    views, view_notes = parse_views(entry.get("view", blank))
-    notes += [*age_notes, *sex_notes, *view_notes]
-    table = pd.DataFrame(
-        {
-            "image_id": entry["image"].str.strip(),
-            "patient_id": entry["patient"].str.strip(),
-            "age": ages,
-            "sex": sexes,
-            "view": views,
-        }
-    )
+    table = pd.DataFrame({"image_id": entry["image"].str.strip(), "patient_id": entry["patient"].str.strip()})
+    people = parse_demographics(entry.index, notes, age=entry.get("age"), sex=entry.get("sex"), view=entry.get("view"))
+    table = table.join(people)
     if "split" in entry.columns:
         table["split"] = entry["split"].str.strip()
     table = check_ids(table.join(values, how="inner"), path, notes, errors)
@@ -271,52 +234,21 @@ def _read_label_columns(
     return label_set, values
 
 
-def read_own(
-    folder: Path, path: Path, reading: Reading, namespace: str | None, split_rule: str, split_seed: int
-) -> Dataset:
+def read_own(folder: Path, path: Path, reading: Reading) -> Dataset:
     """Read a folder with one CSV; what would invalidate results is in the `errors` of the data set."""
     notes, errors = [], []
-    read = read_own_labels(path, reading, notes, errors)
-    table = read.table
-    namespace = namespace or folder.resolve().name
-    listed = count_listed(table, read.labels)
-    located = locate_images(table["image_id"], folder, list_folder(folder))
-    errors += located.errors
-    table["image_id"], table["path"] = located.ids, located.paths
-    is_duplicate = table["path"].duplicated() & table["path"].notna()
-    if is_duplicate.any():
-        errors.append(f"{path}, {name_lines(is_duplicate)}: an image that another line already names")
-        table = table[~is_duplicate]
-    listed["missing"] = int(table["path"].isna().sum())
-    has_split = "split" in table.columns
-    if has_split:
-        if wrong := sorted(set(table["split"]) - {TRAIN_VAL, TEST}):
-            errors.append(
-                f"{path}: the column split must hold {TRAIN_VAL} or {TEST}; got {', '.join(map(repr, wrong[:5]))}"
-            )
-            table = table[~table["split"].isin(wrong)]
-        check_patients_of_splits(table, path, errors)
-    table = drop_missing(table, located, notes, folder)
-    if has_split:
-        lines = sorted(f"{image} {split}" for image, split in zip(table["image_id"], table["split"], strict=True))
-        split_name = f"custom-{digest_lines(lines)[:8]}"
-    else:
-        table["split"], split_name = split_by_patient(table, namespace, split_rule, split_seed, notes)
-    check_splits(table, path, errors)
-    table["path"] = table["path"].map(os.path.normpath)
-    return Dataset(
-        folder=folder,
-        table=table.reset_index(drop=True),
-        boxes=pd.DataFrame(columns=BOX_COLUMNS),
-        labels=read.labels,
-        kind="table",
-        label_file=path.name,
-        split_name=split_name,
-        list_checksums={},
-        is_synthetic=False,
-        namespace=namespace,
-        listed=listed,
-        settings=reading.describe(),
-        notes=notes,
-        errors=errors,
+    own = read_own_labels(path, reading, notes, errors)
+    table = own.table
+    if "split" in table.columns and (wrong := sorted(set(table["split"]) - {TRAIN_VAL, TEST})):
+        errors.append(
+            f"{path}: the column split must hold {TRAIN_VAL} or {TEST}; got {', '.join(map(repr, wrong[:5]))}"
+        )
+        table = table[~table["split"].isin(wrong)]
+    return build_dataset(
+        folder,
+        Listing(path, table, own.labels, notes, errors),
+        reading,
+        kind=OWN_KIND,
+        namespace=reading.namespace or folder.resolve().name,
+        files=list_folder(folder),
     )

@@ -29,13 +29,15 @@ class Shard(pydantic.BaseModel, frozen=True):
 
 
 class Source(pydantic.BaseModel, frozen=True):
-    """A data set that the images come from: the name of its folder, its reader with settings, its split."""
+    """A data set that the images come from: the name of its folder, its reader with settings, its split, and in joined
+    records the namespace of its patients."""
 
     name: str
     kind: str
     settings: dict[str, object] = {}
     label_file: str
     split_name: str
+    namespace: str = ""
 
 
 class Manifest(pydantic.BaseModel, frozen=True):
@@ -54,6 +56,7 @@ class Manifest(pydantic.BaseModel, frozen=True):
     fold_rule: str = GROUPED  # one of SPLIT_RULES
     is_synthetic: bool
     fingerprint: str
+    overlap: str | None = None  # what was done about patients whom the lists of joined sets put on two sides
     namespace: str = ""  # the set that the patient ids belong to; blank, like the next two, in early records
     patient_salt: str = ""  # of the hashes in patients.csv, hex
     patient_rounds: int = 0

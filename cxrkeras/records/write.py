@@ -101,11 +101,14 @@ def write_records(
 
 def _describe_settings(dataset: Dataset, size: int, num_folds: int, seed: int, split_rule: str) -> dict[str, Any]:
     """The values of the manifest that are known before the conversion."""
+    members = dataset.members or {dataset.folder.resolve().name: dataset}
     return {
         "schema_version": SCHEMA_VERSION,
         "labels": dataset.labels.names,
         "no_finding": dataset.labels.no_finding,
-        "sources": [_describe_source(dataset)],
+        "sources": [
+            _describe_source(member, name, is_joined=bool(dataset.members)) for name, member in members.items()
+        ],
         "preparation": Preparation().model_dump(),
         "size": size,
         "split_name": dataset.split_name,
@@ -115,17 +118,19 @@ def _describe_settings(dataset: Dataset, size: int, num_folds: int, seed: int, s
         "fold_rule": split_rule,
         "is_synthetic": dataset.is_synthetic,
         "fingerprint": dataset.fingerprint(),
+        "overlap": dataset.settings.get("overlap"),
         "namespace": dataset.namespace,
     }
 
 
-def _describe_source(dataset: Dataset) -> dict[str, Any]:
+def _describe_source(member: Dataset, name: str, *, is_joined: bool) -> dict[str, Any]:
     return {
-        "name": dataset.folder.resolve().name,
-        "kind": dataset.kind,
-        "settings": dataset.settings,
-        "label_file": dataset.label_file,
-        "split_name": dataset.split_name,
+        "name": name,
+        "kind": member.kind,
+        "settings": member.settings,
+        "label_file": member.label_file,
+        "split_name": member.split_name,
+        "namespace": member.namespace if is_joined else "",
     }
 
 
@@ -254,8 +259,11 @@ def assign_shards(dataset: Dataset, num_folds: int, seed: int, rule: str) -> pd.
     table = dataset.table.sort_values("image_id")
     is_test = table["split"] == TEST
     table["fold"] = NO_FOLD
-    patients = table["patient_id"][~is_test].to_numpy()
-    table.loc[~is_test, "fold"] = assign_folds(patients, num_folds, seed, rule=rule, namespace=dataset.namespace)
+    if not is_test.all():
+        patients = table["patient_id"][~is_test].to_numpy()
+        sources = table["source"][~is_test].to_numpy() if dataset.members else None
+        folds = assign_folds(patients, num_folds, seed, rule=rule, namespace=dataset.namespace, sources=sources)
+        table.loc[~is_test, "fold"] = folds
     check_patients(table)
     table = pd.concat(
         [table[~is_test].sample(frac=1, random_state=seed).sort_values("fold", kind="stable"), table[is_test]]
@@ -299,7 +307,7 @@ def _write_tables(
     dataset: Dataset, kept: pd.DataFrame, folder: Path, salt: bytes, progress: Progress
 ) -> dict[str, str]:
     """Write index, boxes and patients of the kept images; return the checksums of all tables, skipped.csv included."""
-    index = kept.assign(source=dataset.folder.resolve().name)[INDEX_COLUMNS]
+    index = kept[INDEX_COLUMNS]
     values = encode_values(kept[list(dataset.labels)].to_numpy())
     index = pd.concat([index, pd.DataFrame(values, index.index, list(dataset.labels))], axis=1)
     boxes = dataset.boxes[dataset.boxes["image_id"].isin(kept["image_id"])]

@@ -12,7 +12,7 @@ from cxrkeras.data.demographics import parse_ages, parse_sexes, parse_views
          ["F"] * 4 + ["M"] * 3 + ["other"] * 2 + [""] * 3),
         (parse_views, ["PA", "pa", "PA view", "Postero-anterior", "frontal PA", "AP", "ap supine", "AP_portable",
                        "anteroposterior", "Lateral", "LL", "left lateral", "L", "Frontal", "oblique", "LAO", "", "NA"],
-         ["PA"] * 5 + ["AP"] * 4 + ["lateral"] * 4 + ["other"] * 3 + [""] * 2),
+         ["PA"] * 5 + ["AP"] * 4 + ["lateral"] * 4 + ["frontal"] + ["other"] * 2 + [""] * 2),
     ],
 )  # fmt: skip
 def test_words_for_sex_and_view(parse, texts, expected):

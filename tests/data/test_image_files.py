@@ -7,7 +7,7 @@ from cxrkeras.data.image_files import list_folder, locate_images
 
 
 def locate(folder, names):
-    located = locate_images(pd.Series(names), folder, list_folder(folder))
+    located = locate_images(pd.Series(names), list_folder(folder))
     return located, [path and os.path.relpath(path, folder) for path in located.paths]
 
 

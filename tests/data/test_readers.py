@@ -7,6 +7,7 @@ from cxrkeras.data.dataset import count_values
 from cxrkeras.data.folds import SPLIT_RULES, assign_folds, check_patients, choose_test_set
 from cxrkeras.data.nih_tables import OFFICIAL_SPLIT
 from cxrkeras.data.readers import read_dataset
+from cxrkeras.data.reading import Reading
 from cxrkeras.errors import InputError
 from cxrkeras.labels import NIH, NOT_KNOWN, UNCERTAIN, LabelSet
 
@@ -64,7 +65,7 @@ def test_the_old_label_file_with_its_peculiarities(old_release):
     assert "2 boxes" in notes
     assert dataset.split_name == "hashed-20-0"
     assert dataset.namespace == "nih"
-    assert read_dataset(old_release, split_rule="grouped").split_name == "grouped-20-0"
+    assert read_dataset(old_release, Reading(split_rule="grouped")).split_name == "grouped-20-0"
 
 
 def test_boxes_are_fractions_with_standard_spelling(old_release):
@@ -210,10 +211,10 @@ def test_the_no_finding_label_can_be_named(tmp_path, form):
         table["TB"], table["clear"] = [1, 0, 0], [0, 1, 1]
     folder = own_folder(tmp_path, table)
     assert read_dataset(folder).labels.no_finding is None
-    named = read_dataset(folder, normal="Clear")
+    named = read_dataset(folder, Reading(normal="Clear"))
     assert (named.labels.no_finding, named.settings) == ("clear", {"normal": "Clear"})
     with pytest.raises(InputError, match="unknown label 'fine'; the labels are TB, clear"):
-        read_dataset(folder, normal="fine")
+        read_dataset(folder, Reading(normal="fine"))
 
 
 def test_invalid_label_names_are_refused(tmp_path):
@@ -278,7 +279,7 @@ def test_label_columns_are_detected_and_refused_next_to_a_column_of_names(tmp_pa
     texts = table.drop(columns="Mass").assign(labels="Mass", Fracture=values)
     with pytest.raises(InputError, match=r"'Fracture' holds labels too .* ignore=\"Fracture\""):
         read_dataset(own_folder(tmp_path, texts))
-    assert read_dataset(tmp_path, ignore=["Fracture"]).labels.names == ("Mass",)
+    assert read_dataset(tmp_path, Reading(ignore=("Fracture",))).labels.names == ("Mass",)
 
 
 def test_unrecognised_columns_are_refused_or_ignored(tmp_path):
@@ -288,13 +289,13 @@ def test_unrecognised_columns_are_refused_or_ignored(tmp_path):
     table.to_csv(tmp_path / "mine.csv", index=False)
     with pytest.raises(InputError, match=r"'pixel width' is neither .* holds '64'; .* ignore=\"pixel_width\""):
         read_dataset(tmp_path)
-    dataset = read_dataset(tmp_path, ignore=["Pixel_width"])
+    dataset = read_dataset(tmp_path, Reading(ignore=("Pixel_width",)))
     assert "mine.csv: ignored columns: pixel width" in dataset.notes
     assert (dataset.labels.names, dataset.settings) == (("mass",), {"ignore": ["Pixel_width"]})
     with pytest.raises(InputError, match="no column 'height' to ignore"):
-        read_dataset(tmp_path, ignore=["pixel width", "height"])
+        read_dataset(tmp_path, Reading(ignore=("pixel width", "height")))
     with pytest.raises(InputError, match="patient is needed"):
-        read_dataset(tmp_path, ignore=["pixel width", "patient"])
+        read_dataset(tmp_path, Reading(ignore=("pixel width", "patient")))
     for other, words in (
         ({"Mass": [0, 1]}, "two columns for mass: 'mass' and 'Mass'"),
         ({"labels": "Mass"}, "keep one"),
@@ -349,11 +350,17 @@ def test_split_lists_with_more_or_less_than_a_name(old_release, form):
 def test_words_for_sex_view_and_age_reach_the_table(tmp_path):
     words = {"sex": ["Female", "m", "??"], "view": ["pa", "Lateral", "Frontal"], "age": ["45 years", "6M", "x"]}
     table = pd.DataFrame({"image": ["a.png", "b.png", "c.png"], "patient": [1, 2, 3], "labels": "Mass", **words})
-    dataset = read_dataset(own_folder(tmp_path, table))
+    folder = own_folder(tmp_path, table)
+    dataset = read_dataset(folder, Reading(views="all"))
     assert dataset.table["sex"].tolist() == ["F", "M", ""]
-    assert dataset.table["view"].tolist() == ["PA", "lateral", "other"]
+    assert dataset.table["view"].tolist() == ["PA", "lateral", "frontal"]
     assert dataset.table["age"].tolist() == pytest.approx([45, 0.5, np.nan], nan_ok=True)
     assert "sex: 1 value is not recognised and left blank: '??' (1)" in dataset.notes
+    assert "images that are not frontal are kept: 1 lateral" in dataset.notes
+    assert dataset.settings == {"views": "all"}
+    frontal = read_dataset(folder)
+    assert frontal.table["view"].tolist() == ["PA", "frontal"]
+    assert "1 image left out as not frontal: 1 lateral" in frontal.notes
 
 
 def test_no_patient_is_on_two_sides_of_a_split_in_200_random_tables():

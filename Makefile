@@ -6,7 +6,7 @@ RUN_CXR = .venv/bin/cxrkeras
 quote = '$(subst ','\'',$(1))'
 READING = $(call opt,KIND,kind) $(call opt,VIEWS,views) $(call opt,BLANK,blank) $(call opt,READERS,readers) $(call opt,TERMS,terms) $(call opt,IGNORE,ignore) $(call opt,NORMAL,normal)
 opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
-.PHONY: help setup demo phantom data datasets vocabulary label-files doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble explore localise score predict app tensorboard test test-browser test-all coverage lint hooks bench bench-models bench-training bench-evaluation bench-app bench-ood bench-decoding parity clean
+.PHONY: help setup demo phantom data datasets vocabulary label-files doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble evaluate explore localise score predict app tensorboard test test-browser test-all coverage lint hooks bench bench-models bench-training bench-evaluation bench-app bench-ood bench-decoding parity clean
 
 # What each target takes; anything else that is given is refused, as a misspelt option would otherwise do nothing.
 takes.phantom = N SIZE PREVALENCE SEED DATA
@@ -25,6 +25,7 @@ takes.calibrate = RUN METHOD SENSITIVITY
 takes.report = RUN
 takes.compare = RUNS PUBLISHED
 takes.ensemble = RUNS AVERAGE
+takes.evaluate = RUN RECORDS SPLIT TRUTH RECALIBRATE ALLOW
 takes.explore = RECORDS
 takes.localise = RUN SAMPLE CHANNELS
 takes.score = PREDICTIONS LABELS VALIDATION OUT IGNORE NORMAL
@@ -106,6 +107,9 @@ compare: .venv/ready ## compare runs over their folds, ranked on validation: RUN
 
 ensemble: .venv/ready ## average folds or runs into a run of its own: RUNS="a b/fold1" [AVERAGE=logits|probabilities]
 	@$(RUN_CXR) ensemble $(RUNS) $(call opt,AVERAGE,average)
+
+evaluate: .venv/ready ## external validation of a run on other records [RUN=...] [RECORDS=...] [SPLIT=all|test|train_val] [TRUTH=file] [RECALIBRATE=0.2] [ALLOW=unknown-patients]
+	@$(RUN_CXR) evaluate $(call opt,RUN,run) $(call opt,RECORDS,records) $(call opt,SPLIT,split) $(call opt,TRUTH,truth) $(call opt,RECALIBRATE,recalibrate) $(call opt,ALLOW,allow)
 
 explore: .venv/ready ## write a page about the labels and patients of records: [RECORDS=...]
 	@$(RUN_CXR) explore $(call opt,RECORDS,records)

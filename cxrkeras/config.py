@@ -214,6 +214,7 @@ class Sampling(_Choice):
     name: Literal["none", "balanced"] = "none"  # balanced: rare labels more often, in an epoch of the same length
     least: Share = 0.0  # minimum expected number of copies of an image in an epoch
     most: Annotated[float, Field(gt=1)] | None = None  # maximum expected number of copies
+    sources: Literal["given", "equal"] = "given"  # equal: each source of joined records as often as the others
     only_for = {"least": {"balanced"}, "most": {"balanced"}}
 
 

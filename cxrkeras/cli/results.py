@@ -112,20 +112,29 @@ def report(run: Run = None) -> None:
 
 @app.command()
 def compare(
-    runs: Annotated[Optional[list[str]], typer.Argument(help="Runs, or single folds of runs.")] = None,
+    runs: Annotated[
+        Optional[list[str]], typer.Argument(help="Runs, single folds of runs, or folders of their evaluations.")
+    ] = None,
     with_published: Annotated[
         bool, typer.Option("--with-published", help="Show the original's eleven columns too, marked as published.")
     ] = False,
 ) -> None:
-    """Compare runs: AUCs over folds, ranked on validation; AUC by epoch; paired tests on the same test images."""
+    """Compare runs: AUCs over folds, ranked on validation; AUC by epoch; paired tests on the same test images.
+
+    Evaluations on other data, `<run>/fold<k>/evaluations/...`, stand in a table of their own and not in the ranking.
+    """
     if not runs:
         raise InputError('which runs? Name folders under experiments/runs; with make RUNS="a b c"')
     from cxrkeras.reports.compare import write_comparison
+    from cxrkeras.scoring.evaluations import is_evaluation, open_evaluation
     from cxrkeras.scoring.run import open_run
 
-    opened = [open_run(run) for run in runs]
+    evaluations = [open_evaluation(name) for name in runs if is_evaluation(name)]
+    opened = [open_run(run) for run in runs if not is_evaluation(run)]
+    if not opened:
+        opened = [open_run(folder) for folder in dict.fromkeys(found.fold.folder for found in evaluations)]
     with show_progress() as progress:
-        comparison = write_comparison(opened, with_published=with_published, progress=progress)
+        comparison = write_comparison(opened, evaluations=evaluations, with_published=with_published, progress=progress)
     print_comparison(console, comparison)
     console.print(f"comparison: {comparison.path}")
 
@@ -154,6 +163,53 @@ def ensemble(
     print_scores(console, built)
     console.print(f"members: {', '.join(member.name for member in members)}")
     console.print(f"run folder: {built.folder}; next: make report RUN={built.folder}")
+
+
+@app.command()
+def evaluate(
+    run: Run = None,
+    records: Records = None,
+    split: Annotated[
+        Optional[str],
+        typer.Option(help="all, test or train_val; by default test where the data came with a split, else all."),
+    ] = None,
+    truth: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="A CSV with another truth for the same images, as readers' labels: agreement, AUC against each."
+        ),
+    ] = None,
+    recalibrate: Annotated[
+        float,
+        typer.Option(help="Fit calibration and thresholds on this share of the patients, and score the others."),
+    ] = 0.0,
+    allow: Annotated[
+        Optional[str],
+        typer.Option(help="unknown-patients: evaluate although it is not known whom the network was trained on."),
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """External validation: score a run on records that it was not trained on, with its own thresholds.
+
+    Writes a page on scores with intervals, drift of calibration and decisions, images unlike those of the training,
+    and groups; next to it predictions, scores and drift as CSV and JSON. The run's own files stay as they are.
+    """
+    from cxrkeras.records.folder import open_records
+    from cxrkeras.scoring.run import open_fold
+
+    fold, opened = open_fold(run, with_network=True), open_records(records)
+    load_tensorflow()
+    from cxrkeras.reports.evaluation_page import evaluate_externally
+    from cxrkeras.scoring.external_validation import Choice
+
+    choice = Choice(split=split, truth=truth, recalibrate=recalibrate, allow=allow, seed=seed)
+    console.print(f"evaluating {fold.folder} on {opened.folder}")
+    with show_progress() as progress:
+        written = evaluate_externally(fold, opened, choice, progress=progress)
+    for note in written.notes:
+        console.print(f"note: {note}")
+    print_evaluation(console, written.evaluation, written.split_name)
+    console.print(f"evaluation: {written.path}")
 
 
 @app.command()

@@ -17,6 +17,7 @@ from cxrkeras.progress import SILENT, Progress
 from cxrkeras.reports import figures
 from cxrkeras.reports.page import Page, Picture, Section, Table, save_page
 from cxrkeras.scoring.evaluation import MEAN
+from cxrkeras.scoring.evaluations import WrittenEvaluation
 from cxrkeras.scoring.intervals import REPLICATES
 from cxrkeras.scoring.paired import (
     check_comparable,
@@ -62,12 +63,15 @@ def write_comparison(
     runs: Sequence[Run],
     root: Path = RUNS_ROOT,
     *,
+    evaluations: Sequence[WrittenEvaluation] = (),
     with_published: bool = False,
     replicates: int = REPLICATES,
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Comparison:
     """Compare runs and write `<root>/comparison-.../`: comparison.html, .csv, .md, paired.csv.
+
+    `evaluations` on other data stand in a table of their own and not in the ranking.
 
     Raises InputError for runs on different splits, images, labels or folds.
     """
@@ -83,7 +87,8 @@ def write_comparison(
         )
     runs = rank_runs(runs)
     drawn = _sample_all(runs, replicates, seed, progress)
-    digest = hashlib.sha256(" ".join(sorted(run.name for run in runs)).encode()).hexdigest()[:8]
+    compared = sorted(run.name for run in runs) + sorted(found.folder.name for found in evaluations)
+    digest = hashlib.sha256(" ".join(compared).encode()).hexdigest()[:8]
     comparison = Comparison(
         root / f"{COMPARISON}-{digest}" / f"{COMPARISON}.html",
         runs,
@@ -95,6 +100,8 @@ def write_comparison(
     )
     bands, notes = _average_curves(runs)
     chapters = [_build_table(comparison, set_name) for set_name in SCORED_SETS]
+    if evaluations:
+        chapters.append(_build_external(evaluations))
     if bands:
         chapters.append(_build_bands(bands, comparison.sources[VALIDATION]))
     if len(comparison.paired):
@@ -174,6 +181,33 @@ def _build_table(comparison: Comparison, set_name: str) -> Section:
     texts = _explain_table(comparison, set_name, int(of_set["findings"].max()))
     table = Table(columns, rows, comparison.sources[set_name], frozenset(strong))
     return Section(f"AUC on {set_name}", texts, tables=[table])
+
+
+def _build_external(evaluations: Sequence[WrittenEvaluation]) -> Section:
+    """The AUCs on data of others, each next to the AUC of the same fold on its own test set."""
+    labels = list(dict.fromkeys(label for found in evaluations for label in found.fold.labels))
+    columns, rows, sources = ["label"], [[display_name(label)] for label in (MEAN, *labels)], []
+    for found in evaluations:
+        metrics, own = found.metrics, dict(zip(found.fold.labels, found.fold.aucs[TEST_SET], strict=True))
+        columns += [f"{found.fold.name}\nown test", f"{found.fold.name}\non {metrics.records}"]
+        shared = [label for label in found.fold.labels.findings
+                  if np.isfinite([own[label], found.score(label)[0]]).all()]  # fmt: skip
+        inside = {MEAN: float(np.mean([own[label] for label in shared])) if shared else np.nan, **own}
+        for cells, label in zip(rows, (MEAN, *labels), strict=True):
+            value, low, high = found.score(label)
+            interval = f" ({low:.3f} to {high:.3f})" if np.isfinite(low) else ""
+            cells.append(f"{inside[label]:.3f}" if np.isfinite(inside.get(label, np.nan)) else "")
+            cells.append(f"{value:.3f}{interval}" if np.isfinite(value) else "")
+        sources.append(
+            f"{found.name}: {'synthetic phantoms, ' if metrics.is_synthetic else ''}{metrics.split} images of split "
+            f"{metrics.split_name}, {num_of(metrics.images, 'image')} of {num_of(metrics.patients, 'patient')}"
+        )
+    text = (
+        "AUC with its 95 % interval on data that a run was not trained on, next to its own test set; the mean of its "
+        "own test set is over the findings defined on both. Nothing is ranked or chosen by these: other data have other "
+        "patients, labels and images."
+    )
+    return Section("External validation", [text], tables=[Table(columns, rows, "; ".join(sources))])
 
 
 def _explain_table(comparison: Comparison, set_name: str, num_findings: int) -> list[str]:

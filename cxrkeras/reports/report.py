@@ -7,6 +7,7 @@ import pandas as pd
 
 from cxrkeras.config import Labels, format_experiment
 from cxrkeras.data.identity import NIH_PATIENTS
+from cxrkeras.data.reading import ALL_VIEWS
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer
 from cxrkeras.files import write_text
@@ -96,7 +97,7 @@ def gather_material(fold: Fold) -> Material:
         except InputError as error:
             notes.append(f"Without curves of the training: {error}.")
     try:
-        material.demographics = fold.records.index.set_index("image_id")[["age", "sex", "view"]]
+        material.demographics = fold.records.index.set_index("image_id")[["age", "sex", "view", "source"]]
     except InputError as error:
         notes.append(f"Without scores by sex, age and view, and without pictures of mistakes: {error}.")
     return material
@@ -330,6 +331,9 @@ def _list_data_facts(fold: Fold) -> dict:
         "synthetic": "yes" if metrics.is_synthetic else "no",
         "all listed images": "no, a subset" if metrics.is_partial else "yes",
     }
+    for source in config.sources:
+        settings = "".join(f", {key} {value}" for key, value in source["settings"].items())
+        facts[f"source {source['name']}"] = f"{source['kind']}, {source['label_file']}{settings}"
     return facts | {f"{name} set": _count(counts) for name, counts in config.parts.items()}
 
 
@@ -366,6 +370,8 @@ def _render_card(material: Material, main: Evaluation, source: str, table: Table
         "Heat maps show what moved the network, not where a disease is.",
         "Validation and test may differ in prevalence, view and severity; see the report.",
     ]
+    if any(source["settings"].get("views") == ALL_VIEWS for source in material.config.sources):
+        limits.append("It was trained and scored on images of all views, lateral ones among them.")
     if not material.metrics.is_synthetic:
         limits.append("Labels of public sets are often extracted from reports automatically: some may be wrong.")
     if material.config.namespace == NIH_PATIENTS:

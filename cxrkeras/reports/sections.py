@@ -309,15 +309,16 @@ def _explain_calibration(calibration: Calibration) -> str:
 
 
 def build_groups(table: pd.DataFrame, labels: LabelSet, *, source: str) -> Section:
-    """AUC by sex, age band and view; `table` is that of `evaluate_groups`."""
+    """AUC by sex, age band, view and source; `table` is that of `evaluate_groups`."""
     means = table[table["label"] == MEAN]
     counts = means.groupby("attribute", sort=False)["findings"].max()
     number = ", ".join(f"{attribute} {count}" for attribute, count in counts.items())
     kinds = means[means["attribute"] != "all"].groupby("attribute", sort=False)
     tables = [_tabulate_groups(table, part, source) for _, part in kinds]
+    heading = "By sex, age, view and source" if "source" in set(means["attribute"]) else "By sex, age and view"
     picture = Picture(
         "groups",
-        figures.plot_groups(means, title="Mean AUC by sex, age and view", source=source),
+        figures.plot_groups(means, title=f"Mean AUC {heading[0].lower()}{heading[1:]}", source=source),
         "Mean AUC of the findings in each group, over those findings that are defined in every group of its kind.",
     )
     text = (
@@ -327,7 +328,7 @@ def build_groups(table: pd.DataFrame, labels: LabelSet, *, source: str) -> Secti
         "so that groups are comparable within their kind and not across kinds. A difference may come from the network, "
         "from other diseases in that group, or from how the images were taken."
     )
-    return Section("By sex, age and view", [text], pictures=[picture], tables=tables)
+    return Section(heading, [text], pictures=[picture], tables=tables)
 
 
 def _tabulate_groups(table: pd.DataFrame, groups: pd.DataFrame, source: str) -> Table:

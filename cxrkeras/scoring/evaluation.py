@@ -29,7 +29,7 @@ MEAN = "mean of findings"
 AGE_BANDS = {"under 20": (0, 20), "20 to 39": (20, 40), "40 to 59": (40, 60), "60 and over": (60, np.inf)}
 LEAST_PATIENTS = 10  # smaller groups are not scored
 SEXES = {"F": "women", "M": "men", "other": "another sex"}
-VIEW_NAMES = {"PA": "PA", "AP": "AP", "lateral": "lateral", "other": "another view"}
+VIEW_NAMES = {"PA": "PA", "AP": "AP", "frontal": "frontal", "lateral": "lateral", "other": "another view"}
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,11 @@ def evaluate_groups(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> pd.DataFrame:
-    """Compute the AUC of each label, and the mean of the findings, by sex, age band and view.
+    """Compute the AUC of each label, and the mean of the findings, by sex, age band, view and source.
 
-    demographics: age, sex and view by image id. Returns one row per group and label: attribute, group, label, auc, low,
-    high, positives, known, images, patients, findings (those in the mean: defined in every scored group of the
-    attribute). Groups of fewer than LEAST_PATIENTS patients have counts only.
+    demographics: age, sex, view and, where there are several, source by image id. Returns one row per group and label:
+    attribute, group, label, auc, low, high, positives, known, images, patients, findings (those in the mean: defined in
+    every scored group of the attribute). Groups of fewer than LEAST_PATIENTS patients have counts only.
     """
     predictions, masks = predictions.flatten(), _mask_groups(demographics.reindex(predictions.image_ids))
     scored = {}
@@ -159,7 +159,7 @@ def evaluate_groups(
             scores["auc"] = np.nan
         scored[key] = scores
     rows = []
-    advance = progress.start("scores by sex, age and view", len(masks))
+    advance = progress.start("scores by group", len(masks))
     for (attribute, name), mask in masks.items():
         group, scores = predictions.take(mask), scored[attribute, name]
         values = scores["auc"].to_numpy()
@@ -183,6 +183,9 @@ def _mask_groups(demographics: pd.DataFrame) -> dict[tuple[str, str], np.ndarray
     masks |= {("sex", name): (demographics["sex"] == sex).to_numpy() for sex, name in SEXES.items()}
     masks |= {("age", band): (age >= low) & (age < high) for band, (low, high) in AGE_BANDS.items()}
     masks |= {("view", name): (demographics["view"] == view).to_numpy() for view, name in VIEW_NAMES.items()}
+    sources = demographics["source"].dropna().unique() if "source" in demographics.columns else ()
+    if len(sources) > 1:
+        masks |= {("source", source): (demographics["source"] == source).to_numpy() for source in sources}
     return {key: mask for key, mask in masks.items() if mask.any()}
 
 

@@ -21,6 +21,7 @@ from cxrkeras.scoring.run_files import TEST_SET, VALIDATION
 from cxrkeras.scoring.run_scores import stack_aucs
 from cxrkeras.text import num_of
 
+_MEANING = ("blank", "readers")  # settings of a source that decide what its labels mean
 _SAME = ("records_fingerprint", "folds", "labels")  # in all folds of a run
 
 
@@ -51,6 +52,11 @@ def check_comparable(runs: Sequence[Run]) -> None:
     """Check that runs were scored on the same images and labels. Raises InputError that says what differs."""
     first = runs[0]
     for other in runs[1:]:
+        if (own := _list_readings(other)) != (wanted := _list_readings(first)):
+            raise InputError(
+                f"{first.name} and {other.name} were trained on data that were read in other ways, {wanted} and {own}: "
+                "their labels do not mean the same and cannot stand in one table"
+            )
         if other.split_name != first.split_name:
             raise InputError(
                 f"{first.name} is on split {first.split_name} and {other.name} on {other.split_name}: their scores are "
@@ -69,6 +75,14 @@ def check_comparable(runs: Sequence[Run]) -> None:
             )
         _check_test(first, other)
         _check_validation(first, other)
+
+
+def _list_readings(run: Run) -> str:
+    """How the labels of a run's data were read, as `chexpert blank=absent`; blank where the set leaves nothing open."""
+    settings = [(source["kind"], source["settings"]) for source in run.folds[0].config.sources]
+    return ", ".join(
+        f"{kind} {key}={value}" for kind, of_kind in settings for key, value in of_kind.items() if key in _MEANING
+    )
 
 
 def _check_test(first: Run, other: Run) -> None:

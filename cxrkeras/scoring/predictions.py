@@ -68,6 +68,18 @@ class Predictions:
         names = ("image_ids", "patient_ids", "values", "logits")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
+    def choose(self, labels: LabelSet) -> Predictions:
+        """Select the columns of some of the labels."""
+        columns = [self.labels.index(label) for label in labels]
+        left_out = tuple(label for label in self.left_out if label in labels)
+        return replace(
+            self, values=self.values[:, columns], logits=self.logits[:, columns], labels=labels, left_out=left_out
+        )
+
+    def relabel(self, values: np.ndarray) -> Predictions:
+        """Return the same predictions with another truth, (N, L)."""
+        return replace(self, values=values)
+
     @property
     def collapsed(self) -> tuple[str, ...]:
         """The labels for which a network gives nearly the same logit to all images."""

@@ -29,7 +29,9 @@ MODEL_CARD = "model_card.md"
 COMPARISON = "comparison"
 EXPLORATION = "explore"
 LOCALISATION = "localisation"
+EVALUATIONS = "evaluations"  # on other records, a folder each
 
+RECALIBRATION = "recalibration"  # a share of other data that calibration and thresholds are fitted on
 VALIDATION, TEST_SET = SCORED_SETS = ("validation", "test")
 
 
@@ -109,9 +111,10 @@ class Metrics(pydantic.BaseModel):
 
 
 class Origin(_Counts, frozen=True):
-    """The data that calibration and thresholds were fitted on: validation only, or they were published."""
+    """The data that calibration and thresholds were fitted on: validation or a share of other data, or none, if they
+    were published."""
 
-    part: Literal["validation", "published"]
+    part: Literal["validation", "recalibration", "published"]
     fold: int | str | None
     split_name: str
     is_verified: bool = True  # false for an ensemble whose members were fitted on different images
@@ -149,6 +152,7 @@ class Config(pydantic.BaseModel):
     shares_validation: bool = True
     is_past_known: bool | None = None
     namespace: str | None = None
+    sources: list[dict[str, Any]] = []  # of the records, as in their manifest; early runs have none
 
     @pydantic.model_validator(mode="after")
     def _check_kind(self) -> Self:

@@ -32,7 +32,7 @@ from cxrkeras.training.callback import StepCallback
 from cxrkeras.training.input_timing import time_waiting
 from cxrkeras.training.losses import mean_loss
 from cxrkeras.training.resolve import Setup
-from cxrkeras.training.sampling import expect_copies, sample_copies, split_passes
+from cxrkeras.training.sampling import expect_copies, is_weighted, sample_copies, split_passes
 from cxrkeras.training.schedules import learning_rate
 from cxrkeras.training.signals import Interruption
 from cxrkeras.training.training_state import TrainingState
@@ -98,8 +98,9 @@ class EpochLoop:
         self.experiment, self.training = setup.experiment, setup.experiment.training
         self.num_images = setup.counts.images
         self.expected_copies = None
-        if self.experiment.sampling.name == "balanced":
-            self.expected_copies = expect_copies(setup.training_values == PRESENT, self.experiment.sampling)
+        if is_weighted(sampling := self.experiment.sampling):
+            is_positive = setup.training_values == PRESENT
+            self.expected_copies = expect_copies(is_positive, sampling, setup.training_sources)
         self.predict = compile_live(state.network)
         self.has_curves = (folder / TENSORBOARD).is_dir()
         is_synthetic = setup.records.manifest.is_synthetic

@@ -46,6 +46,11 @@ class Setup:
         return self.records.training_rows(self.fold)[list(self.labels)].to_numpy(np.int8)
 
     @cached_property
+    def training_sources(self) -> np.ndarray:
+        """The source of each image in the training folds, (N,), in the order of the index."""
+        return self.records.training_rows(self.fold)["source"].to_numpy(object)
+
+    @cached_property
     def counts(self) -> TargetCounts:
         """Counts of the labels in the training folds."""
         truth, columns = known_truth(self.training_values), np.arange(len(self.labels))
@@ -63,6 +68,8 @@ class Setup:
         del settings["data"], settings["training"]["keep_state"]
         if self.experiment.labels == Labels():  # the names of runs from before this section existed stay valid
             del settings["labels"]
+        if self.experiment.sampling.sources == "given":
+            del settings["sampling"]["sources"]
         if (path := Path(self.experiment.model.weights)).is_file():
             settings["model"]["weights"] = hashlib.sha256(path.read_bytes()).hexdigest()
         manifest = self.records.manifest
@@ -176,6 +183,7 @@ def describe_run(setup: Setup, name: str | None, *, is_past_known: bool = True) 
         "split_name": manifest.split_name,
         "is_synthetic": manifest.is_synthetic,
         "namespace": manifest.namespace,
+        "sources": [source.model_dump() for source in manifest.sources],
         "is_past_known": is_past_known,
         "labels": labels.names,
         "no_finding": labels.no_finding,

@@ -6,7 +6,7 @@ RUN_CXR = .venv/bin/cxrkeras
 quote = '$(subst ','\'',$(1))'
 READING = $(call opt,KIND,kind) $(call opt,VIEWS,views) $(call opt,BLANK,blank) $(call opt,READERS,readers) $(call opt,TERMS,terms) $(call opt,IGNORE,ignore) $(call opt,NORMAL,normal)
 opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
-.PHONY: help setup demo phantom data datasets vocabulary label-files doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble evaluate explore localise score predict app tensorboard test test-browser test-all coverage lint hooks bench bench-models bench-training bench-evaluation bench-app bench-ood bench-decoding parity clean
+.PHONY: help setup demo phantom data datasets vocabulary label-files doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble evaluate explore localise score predict app tensorboard test test-browser test-all coverage lint hooks bench bench-models bench-training bench-evaluation bench-app bench-ood bench-joined bench-decoding parity clean
 
 # What each target takes; anything else that is given is refused, as a misspelt option would otherwise do nothing.
 takes.phantom = N SIZE PREVALENCE SEED DATA
@@ -164,6 +164,9 @@ bench-evaluation: .venv/ready ## measure the bootstrap on as many images as the 
 
 bench-app: .venv/ready ## measure predictions and heat maps through HTTP, efficientnetb7 at 224 px
 	@.venv/bin/python -m benchmarks.app
+
+bench-joined: .venv/ready ## measure a million images of three joined data sets, in half an hour and 8 GB of disk
+	@.venv/bin/python -m benchmarks.joined
 
 bench-ood: .venv/ready ## measure what the out-of-distribution check flags [RUNS="a b"]
 	@.venv/bin/python -m benchmarks.ood_check $(RUNS)

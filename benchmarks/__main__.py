@@ -14,7 +14,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks import scale
-from benchmarks.conversion import measure_conversion
+from benchmarks.conversion import measure_conversion, measure_dicom
 from benchmarks.reading import measure_reading, measure_waiting
 from benchmarks.table import Tables
 from cxrkeras.data.dataset import Dataset
@@ -45,6 +45,7 @@ def measure_scale(tables: Tables, dataset: Dataset, folder: Path) -> None:
 MEASUREMENTS = {
     "drawing": measure_drawing,
     "conversion": measure_conversion,
+    "dicom": measure_dicom,
     "reading": measure_pipeline,
     "scale": measure_scale,
 }

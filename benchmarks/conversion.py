@@ -6,8 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
+import pydicom
 import tensorflow as tf
 from PIL import Image
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+)
 
 from benchmarks.pytorch import import_torchvision
 from benchmarks.table import Tables, time_in_turn, with_ratios
@@ -49,6 +55,39 @@ def measure_conversion(tables: Tables, dataset: Dataset, folder: Path) -> None:
         )
     speedup = milliseconds["write_records, 1 thread"] / milliseconds["write_records, 2 threads"]
     tables.add("write_records", ["", "speed-up"], [("two threads compared with one", f"{speedup:.2f}")])
+
+
+def measure_dicom(tables: Tables, dataset: Dataset, folder: Path) -> None:
+    """The same images as PNG and as uncompressed and deflated DICOM, by the reader of all image files."""
+    paths = {"PNG": dataset.table["path"].tolist()}
+    for name, syntax in (("DICOM", ExplicitVRLittleEndian), ("DICOM, deflated", DeflatedExplicitVRLittleEndian)):
+        paths[name] = [write_dicom(path, folder / f"{name}-{number}.dcm", syntax) for number, path in
+                       enumerate(paths["PNG"])]  # fmt: skip
+    jobs = {name: lambda files=files: read_in_threads(load_with_cxrkeras, files, 2) for name, files in paths.items()}
+    milliseconds = {name: 1000 * value / len(paths["PNG"]) for name, value in time_in_turn(jobs).items()}
+    title = (
+        f"{len(paths['PNG']):,} images of {read_size(paths['PNG'][0])} px to {SIZE} px with 2 threads, by load_image"
+    )
+    tables.add(title, ["", "ms per image", "ratio"], with_ratios(milliseconds, "PNG"))
+
+
+def write_dicom(png: str, path: Path, syntax: str) -> str:
+    """Write a grey image as a digital radiograph; returns the path."""
+    with Image.open(png) as image:
+        grey = image.convert("L")
+    file = pydicom.Dataset()
+    file.file_meta = pydicom.dataset.FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = syntax
+    file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    file.Modality, file.PhotometricInterpretation, file.SamplesPerPixel = "DX", "MONOCHROME2", 1
+    file.Columns, file.Rows = grey.size
+    file.BitsAllocated = file.BitsStored = 8
+    file.HighBit, file.PixelRepresentation = 7, 0
+    file.PixelData = grey.tobytes()
+    file["PixelData"].VR = "OB"
+    file.save_as(path, enforce_file_format=True)
+    return str(path)
 
 
 def read_size(path: str) -> str:

@@ -203,9 +203,9 @@ def _build_external(evaluations: Sequence[WrittenEvaluation]) -> Section:
             f"{metrics.split_name}, {num_of(metrics.images, 'image')} of {num_of(metrics.patients, 'patient')}"
         )
     text = (
-        "AUC with its 95 % interval on data that a run was not trained on, next to its own test set; the mean of its "
-        "own test set is over the findings defined on both. Nothing is ranked or chosen by these: other data have other "
-        "patients, labels and images."
+        "AUC with its 95 % interval on data that a run was not trained on, next to its own test set, whose mean is "
+        "over the findings defined on both. Nothing is ranked or chosen by these: other data have other patients, "
+        "labels and images."
     )
     return Section("External validation", [text], tables=[Table(columns, rows, "; ".join(sources))])
 

@@ -22,6 +22,7 @@ from cxrkeras.scoring.external_validation import Choice, Validated, tabulate_agr
 from cxrkeras.scoring.intervals import REPLICATES
 from cxrkeras.scoring.operating_points import save_operating_points
 from cxrkeras.scoring.predictions import save_predictions
+from cxrkeras.scoring.run import SYNTHETIC
 from cxrkeras.scoring.run_files import METRICS, RECALIBRATION, TEST_SET, VALIDATION
 from cxrkeras.text import num_of
 
@@ -80,7 +81,7 @@ def evaluate_externally(
         write_text(folder / AGREEMENT, agreement.to_csv())
         chapters.insert(1, _build_agreement(agreement, name, other.counts))
     chapters.append(Section("Data and software", tables=[Table(["what", "is"], _list_facts(fold, validated))]))
-    notes = [*_list_warnings(fold, validated, drift), *validated.notes, *evaluation.notes]
+    notes = [*_list_warnings(validated, drift), *validated.notes, *evaluation.notes]
     page = Page(
         f"{fold.name} on {records.name}",
         _write_lede(fold, evaluation, drift, source),
@@ -106,9 +107,9 @@ def _describe_source(validated: Validated) -> str:
     )
 
 
-def _list_warnings(fold: Fold, validated: Validated, drift: pd.DataFrame) -> list[str]:
+def _list_warnings(validated: Validated, drift: pd.DataFrame) -> list[str]:
     """List what limits the scores."""
-    warnings = [text.rstrip(".") for text in fold.warnings]
+    warnings = [SYNTHETIC.rstrip(".")] if validated.config["is_synthetic"] else []
     if validated.warnings is not None:
         unlike = sum(map(bool, validated.warnings.values()))
         if unlike > MANY_UNLIKE * len(validated.warnings):

@@ -122,6 +122,11 @@ def validate_run(fold: Fold, records: Records, choice: Choice, progress: Progres
             f"{fold.name} takes images of {network.input_shape[1]} px, and {records.folder} has "
             f"{records.manifest.size}: convert the data again with size={network.input_shape[1]}"
         )
+    if records.manifest.is_partial:
+        notes.append(
+            f"the records hold {records.manifest.num_records:,} of the {records.manifest.num_listed:,} images that "
+            "its label files list: not comparable with scores on all of them"
+        )
     parts = [(TRAIN_VAL, number) for number in sorted(set(rows["fold"]) - {NO_FOLD})]
     parts += [(TEST, NO_FOLD)] if (rows["split"] == TEST).any() else []
     predictions, warnings = _predict(network, fold, records, parts, labels, progress)
@@ -159,7 +164,7 @@ def share_labels(of_network: LabelSet, of_truth: LabelSet, place: str, notes: li
         notes.append(f"not scored, as {place} does not have them: {', '.join(lacking)}")
     known = {of_truth.find(label) for label in shared}
     if others := [label for label in of_truth if label not in known]:
-        notes.append(f"labels of {place} that the network does not know: {LabelSet(tuple(others)).describe(20)}")
+        notes.append(f"labels that {place} has and the network does not know: {LabelSet(tuple(others)).describe(20)}")
     nothing = of_network.no_finding if of_network.no_finding in shared else None
     if nothing and set(of_network.names) != set(of_truth.names):
         notes.append(f"{nothing} means in each set that none of its own findings is there, which are not the same")
@@ -181,7 +186,9 @@ def _check_patients(fold: Fold, records: Records, rows: pd.DataFrame, allow: str
                 f"{len(chosen):,}; its scores would be biased: evaluate on patients that it does not know",
                 option="split",
             )
-        notes.append(f"none of the {num_of(len(patients), 'patient')} was in its training or validation set")
+        notes.append(
+            f"by set and id, none of the {num_of(len(patients), 'patient')} was in its training or validation set"
+        )
         return
     who = f"{fold.name} does not record whom it was" if not fold.past.is_known else f"{records.folder} does not record"
     reason = f"{who} trained on" if not fold.past.is_known else f"{who} hashes of its patients"
@@ -267,7 +274,7 @@ def _read_truth(path: Path, predictions: Predictions, of_network: LabelSet, note
     labels = share_labels(predictions.labels, given.labels, path.name, [])
     taken = predictions.choose(labels).take(rows.dropna().to_numpy(np.int64))
     notes.append(
-        f"{path.name} has {num_of(len(here), 'image')} of the {len(predictions):,} evaluated, and "
+        f"the truth of {path.name} covers {num_of(len(here), 'image')} of the {len(predictions):,} evaluated, and "
         f"{len(labels)} of their {len(predictions.labels)} labels"
     )
     return taken.relabel(here[[given.labels.require(label) for label in labels]].to_numpy(np.int8))

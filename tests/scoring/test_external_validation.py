@@ -76,7 +76,7 @@ def test_a_network_without_a_past_is_refused_until_one_accepts_it(trained, other
     folder = tmp_path / "run" / "fold0"
     shutil.copytree(trained.folder, folder)
     save_past(folder / TRAINED_ON, UNKNOWN)
-    with pytest.raises(InputError, match="does not record whom it was trained on.*allow=unknown-patients"):
+    with pytest.raises(InputError, match=r"does not record whom it was trained on.*allow=unknown-patients"):
         validate_run(Fold(folder), others, Choice())
     found = validate_run(Fold(folder), others, Choice(allow="unknown-patients"))
     assert any("the scores biased" in note for note in found.notes)
@@ -169,7 +169,7 @@ def test_labels_are_shared_in_the_order_of_the_network():
 def test_other_sizes_and_values_are_refused(fold, others, tmp_path):
     write_phantoms(tmp_path / "data", num_images=50, size=64)
     write_records(read_dataset(tmp_path / "data", Reading()), tmp_path / "records", size=16, num_folds=2)
-    with pytest.raises(InputError, match="takes images of 32 px, and .* has 16"):
+    with pytest.raises(InputError, match=r"takes images of 32 px, and .* has 16"):
         validate_run(fold, open_records(tmp_path / "records"), Choice())
     for settings, words in (
         ({"split": "training"}, "split must be all, test, train_val"),

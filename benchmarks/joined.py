@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def build_sets(folder: Path, num_images: int) -> None:
 
 
 def write_images(folder: Path, names: list[str], seed: int) -> None:
-    rng = np.random.default_rng([seed, len(str(folder))])
+    rng = np.random.default_rng([seed, zlib.crc32(folder.name.encode())])
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

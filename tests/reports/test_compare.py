@@ -148,6 +148,18 @@ def test_what_cannot_be_compared_is_refused(tmp_path, options, words):
         compare([a, b], tmp_path)
 
 
+def test_runs_on_data_read_in_other_ways_are_refused(tmp_path):
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b")
+    source = {"name": "set", "kind": "chexpert", "label_file": "train.csv", "split_name": "s", "namespace": ""}
+    for name, blank in (("a", "absent"), ("b", "unknown")):
+        for path in (tmp_path / name).glob("*/config.json"):
+            config = json.loads(path.read_text())
+            path.write_text(json.dumps(config | {"sources": [source | {"settings": {"blank": blank}}]}))
+    with pytest.raises(InputError, match="read in other ways, chexpert blank=absent and chexpert blank=unknown"):
+        write_comparison([open_run(tmp_path / name) for name in "ab"], tmp_path)
+
+
 def test_runs_of_other_labels_are_refused(tmp_path):
     a, b = write_run(tmp_path, "a"), write_run(tmp_path, "b", labels=NIH.choose(["Mass", "Edema", "No Finding"]))
     with pytest.raises(InputError, match="b Mass, Edema, No Finding: compare runs of the same labels"):

@@ -246,6 +246,12 @@ def test_groups_are_scored_on_their_own_images():
     assert table.loc[("women", MEAN), "images"] == women.sum()
     assert table.loc[("40 to 59", MEAN), "images"] == (people["age"] == 50).sum()
     assert "AP" not in table.index.get_level_values(0)
+    assert "source" not in set(table["attribute"])
+    sources = rng.choice(["nih", "chexpert"], 400)
+    by_source = evaluate_groups(predictions, people.assign(source=sources), replicates=30)
+    of_nih = by_source[(by_source["attribute"] == "source") & (by_source["group"] == "nih")].set_index("label")
+    expected = score_labels(predictions.truth[sources == "nih"], predictions.logits[sources == "nih"], NIH.names)
+    assert of_nih.loc["Mass", "auc"] == pytest.approx(expected.loc["Mass", "auc"])
     assert ((table["low"] <= table["auc"]) & (table["auc"] <= table["high"])).all()
 
 

@@ -159,7 +159,7 @@ def test_labels_are_shared_in_the_order_of_the_network():
     assert shared == LabelSet(("Effusion", "No Finding"), "No Finding")
     assert notes == [
         "not scored, as x does not have them: Mass",
-        "labels of x that the network does not know: Fracture",
+        "labels that x has and the network does not know: Fracture",
         "No Finding means in each set that none of its own findings is there, which are not the same",
     ]
     with pytest.raises(InputError, match="x has none of the network's findings"):

@@ -4,7 +4,7 @@ import pytest
 
 from cxrkeras.config import Sampling
 from cxrkeras.labels import NIH
-from cxrkeras.training.sampling import expect_copies, sample_copies, split_passes
+from cxrkeras.training.sampling import expect_copies, is_weighted, sample_copies, split_passes
 
 RNG = np.random.default_rng(0)
 
@@ -69,3 +69,18 @@ def test_copies_depend_on_the_seed_and_spread_over_passes(labels):
     assert np.array_equal(passes.sum(axis=0), draws[0])
     assert np.ptp(passes, axis=0).max() <= 1
     assert np.ptp(passes.sum(axis=1)) < 0.05 * len(labels)
+
+
+def test_equal_sources_share_an_epoch_equally(labels):
+    sources = np.where(np.arange(len(labels)) < 2000, "small", "large")
+    for sampling in (Sampling(sources="equal"), Sampling(name="balanced", sources="equal")):
+        copies = expect_copies(labels > 0, sampling, sources)
+        assert copies.sum() == pytest.approx(len(labels))
+        assert copies[:2000].sum() == pytest.approx(len(labels) / 2)
+    plain = expect_copies(labels > 0, Sampling(sources="equal"), sources)
+    assert np.allclose(plain[:2000], 5)
+    assert np.allclose(plain[2000:], 10000 / 18000)
+    balanced, within = expect_copies(labels > 0, Sampling(name="balanced"))[:2000], copies[:2000]
+    assert np.allclose(within / within.sum(), balanced / balanced.sum())
+    assert is_weighted(Sampling(sources="equal"))
+    assert not is_weighted(Sampling())

@@ -121,18 +121,20 @@ def compare(
 ) -> None:
     """Compare runs: AUCs over folds, ranked on validation; AUC by epoch; paired tests on the same test images.
 
-    Evaluations on other data, `<run>/fold<k>/evaluations/...`, stand in a table of their own and not in the ranking.
+    Evaluations on other data, `<run>/fold<k>/evaluations/...`, stand in a table of their own and not in the ranking;
+    given alone, they may be of runs that were trained on different splits.
     """
     if not runs:
         raise InputError('which runs? Name folders under experiments/runs; with make RUNS="a b c"')
-    from cxrkeras.reports.compare import write_comparison
+    from cxrkeras.reports.compare import compare_evaluations, write_comparison
     from cxrkeras.scoring.evaluations import is_evaluation, open_evaluation
     from cxrkeras.scoring.run import open_run
 
     evaluations = [open_evaluation(name) for name in runs if is_evaluation(name)]
     opened = [open_run(run) for run in runs if not is_evaluation(run)]
     if not opened:
-        opened = [open_run(folder) for folder in dict.fromkeys(found.fold.folder for found in evaluations)]
+        console.print(f"comparison: {compare_evaluations(evaluations)}")
+        return
     with show_progress() as progress:
         comparison = write_comparison(opened, evaluations=evaluations, with_published=with_published, progress=progress)
     print_comparison(console, comparison)

@@ -75,7 +75,8 @@ def locate_images(names: pd.Series, known: ImageFiles) -> Located:
     path then matches exactly one file. File extensions match in any case.
     """
     ids, paths, ambiguous = [], [], {}
-    texts = [text if (text := _clean(name)) in known.by_name else text.replace("\\", "/") for name in names]
+    texts = [_clean(name) for name in names]
+    texts = [text if "\\" not in text or text in known.by_name else text.replace("\\", "/") for text in texts]
     is_path = ["/" in text for text in texts]
     resolved = _resolve_paths([text for text, deep in zip(texts, is_path, strict=True) if deep], known)
     for text, deep in zip(texts, is_path, strict=True):

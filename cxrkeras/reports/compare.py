@@ -26,7 +26,7 @@ from cxrkeras.scoring.paired import (
     find_best,
     sample_replicates,
 )
-from cxrkeras.scoring.run import Run
+from cxrkeras.scoring.run import SYNTHETIC, Run
 from cxrkeras.scoring.run_files import COMPARISON, RUNS_ROOT, SCORED_SETS, TEST_SET, TRAINED, VALIDATION
 from cxrkeras.scoring.run_scores import count_collapsed, count_images, rank_runs, tabulate_runs
 from cxrkeras.scoring.scores import explain_collapse
@@ -87,10 +87,8 @@ def write_comparison(
         )
     runs = rank_runs(runs)
     drawn = _sample_all(runs, replicates, seed, progress)
-    compared = sorted(run.name for run in runs) + sorted(found.folder.name for found in evaluations)
-    digest = hashlib.sha256(" ".join(compared).encode()).hexdigest()[:8]
     comparison = Comparison(
-        root / f"{COMPARISON}-{digest}" / f"{COMPARISON}.html",
+        _name_page(runs, evaluations, root),
         runs,
         tabulate_runs(runs),
         _describe_sources(runs),
@@ -112,11 +110,36 @@ def write_comparison(
     return comparison
 
 
+def compare_evaluations(evaluations: Sequence[WrittenEvaluation], root: Path = RUNS_ROOT) -> Path:
+    """Write a page with evaluations on other data next to each other, of runs on any splits; returns its path."""
+    path = _name_page([], evaluations, root)
+    kinds = [SYNTHETIC] if any(found.metrics.is_synthetic for found in evaluations) else []
+    lede = ["Scores on data that the runs were not trained on. The runs themselves may be on different splits."]
+    title = f"Comparison of {num_of(len(evaluations), 'evaluation')}"
+    section = _build_external(evaluations)
+    _save_page(Page(title, lede, kinds, [section]), path)
+    table = pd.DataFrame(
+        section.tables[0].rows, columns=[name.replace("\n", " ") for name in section.tables[0].columns]
+    )
+    write_text(path.with_suffix(".csv"), table.to_csv(index=False))
+    return path
+
+
+def _name_page(runs: Sequence[Run], evaluations: Sequence[WrittenEvaluation], root: Path) -> Path:
+    compared = sorted(run.name for run in runs) + sorted(found.folder.name for found in evaluations)
+    digest = hashlib.sha256(" ".join(compared).encode()).hexdigest()[:8]
+    return root / f"{COMPARISON}-{digest}" / f"{COMPARISON}.html"
+
+
+def _save_page(page: Page, path: Path) -> None:
+    save_page(page, path)
+    write_text(path.with_suffix(".md"), _to_markdown(page))
+
+
 def _save(comparison: Comparison, page: Page) -> None:
     path = comparison.path
-    save_page(page, path)
+    _save_page(page, path)
     write_text(path.with_suffix(".csv"), comparison.table.to_csv(index=False))
-    write_text(path.with_suffix(".md"), _to_markdown(page))
     if len(comparison.paired):
         write_text(path.with_name("paired.csv"), comparison.paired.to_csv(index=False))
 

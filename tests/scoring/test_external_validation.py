@@ -212,6 +212,14 @@ def test_the_command_writes_a_page_and_leaves_the_run_as_it_is(fold, others):
         text = file.read()
     assert "External validation" in text
     assert f"on {others.name}" in text
+    assert "AUC on validation" not in text  # nothing is ranked
+    with_run = run_here("compare", fold.folder, folder)
+    assert with_run.returncode == 0, with_run.stdout
+    shutil.rmtree(path.rpartition("/")[0])
+    (path,) = [line.removeprefix("comparison: ") for line in with_run.stdout.splitlines() if "comparison: " in line]
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    assert text.index("AUC on validation") < text.index("External validation")
     shutil.rmtree(path.rpartition("/")[0])
     gone = run_here("compare", fold.folder / "evaluations" / "gone-12345678")
     assert gone.returncode == 2

@@ -45,7 +45,7 @@ def measure_scale(tables: Tables, dataset: Dataset, folder: Path) -> None:
 MEASUREMENTS = {
     "drawing": measure_drawing,
     "conversion": measure_conversion,
-    "dicom": measure_dicom,
+    "DICOM": measure_dicom,
     "reading": measure_pipeline,
     "scale": measure_scale,
 }
@@ -73,7 +73,9 @@ def main() -> None:
             write_phantoms(data, num_images=100, size=1024)
         dataset = find_large_images(data)
         for name in arguments.measurements or MEASUREMENTS:
-            tables = Tables(name.capitalize(), f"make bench{' DATA=<the NIH release>' if arguments.data else ''}")
+            tables = Tables(
+                name[0].upper() + name[1:], f"make bench{' DATA=<the NIH release>' if arguments.data else ''}"
+            )
             MEASUREMENTS[name](tables, dataset, folder)
             tables.save()
 

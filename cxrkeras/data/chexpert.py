@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrkeras.data.chexpert_labels import CHEXPERT, parse_chexpert_labels, read_blanks
-from cxrkeras.data.csv_table import name_lines, read_csv_table
+from cxrkeras.data.csv_table import TABLE_ENDINGS, name_lines, read_csv_table, read_header
 from cxrkeras.data.dataset import TEST, TRAIN_VAL, Dataset, Listing, build_dataset, check_ids
 from cxrkeras.data.demographics import parse_demographics
 from cxrkeras.data.image_files import ImageFiles, list_folder, locate_images
@@ -24,6 +24,10 @@ def find_chexpert(folder: Path, tables: Tables) -> list[Path]:
     return [path for path in found if _stem(path) in (*_TRAIN, *_VALID, *_TEST)]
 
 
+def _is_named_as_one(path: Path) -> bool:
+    return path.name.lower().endswith(TABLE_ENDINGS) and _stem(path) in (*_TRAIN, *_VALID, *_TEST)
+
+
 def _stem(path: Path) -> str:
     return path.name.partition(".")[0].lower()
 
@@ -32,6 +36,14 @@ def read_chexpert(folder: Path, paths: list[Path], reading: Reading) -> Dataset:
     """Read the tables; the test set is that of the release, else its validation set, else chosen by patient."""
     notes, errors = [], []
     files = list_folder(folder)
+    for path in dict.fromkeys(path.parent for path in paths):
+        for other in sorted(path.iterdir()):
+            if _is_named_as_one(other) and other not in paths:
+                columns = ", ".join(read_header(other)[:6]) or "none"
+                raise InputError(
+                    f"{other} is not a table of CheXpert, although it is named as one: expected the columns Path and "
+                    f"{CHEXPERT.describe(3)}; its columns are {columns}"
+                )
     by_set = {name: [path for path in paths if _stem(path) in stems] for name, stems in
               {"train": _TRAIN, "valid": _VALID, "test": _TEST}.items()}  # fmt: skip
     for name, of_set in by_set.items():

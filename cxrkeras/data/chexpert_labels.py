@@ -52,12 +52,16 @@ _VALUES = {
     **dict.fromkeys(("-1.0", "-1"), UNCERTAIN),
     "": NOT_KNOWN,
 }
+_NO_COLUMN = -3  # of a label that a table has no column for
 
 
 def parse_chexpert_labels(entry: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Parse the columns of CHEXPERT to int8 values, blank as NOT_KNOWN. Raises InputError for any other text."""
+    """Parse the columns of CHEXPERT to int8 values, for `read_blanks`. Raises InputError for any other text."""
     values = {}
     for label in CHEXPERT:
+        if label not in entry.columns:
+            values[label] = np.full(len(entry), _NO_COLUMN, np.int8)
+            continue
         codes, texts = pd.factorize(entry[label])
         if unknown := [text for text in texts if text.strip() not in _VALUES]:
             raise InputError(
@@ -69,9 +73,13 @@ def parse_chexpert_labels(entry: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def read_blanks(values: pd.DataFrame, reading: Reading, notes: list[str]) -> tuple[pd.DataFrame, dict[str, object]]:
-    """Read the labels that no report mentions, as absent by default; the values, and the setting to keep."""
+    """Read the labels that no report mentions, as absent by default; the values, and the setting to keep.
+
+    Labels without a column are not known, whatever the setting.
+    """
     blank = reading.blank or AS_ABSENT
     is_blank = values == NOT_KNOWN
+    values = values.where(values != _NO_COLUMN, NOT_KNOWN).astype(np.int8)
     count, total = int(is_blank.to_numpy().sum()), is_blank.size
     what = f"{count:,} of {total:,} labels are blank, as their reports do not mention them"
     if blank == AS_ABSENT:

@@ -5,9 +5,10 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cxrkeras.errors import InputError
@@ -119,6 +120,26 @@ def _iterate_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         raise InputError(
             f"cannot read {path} as a table separated by {_SEPARATORS[separator]}, line {before + 1}: {error}"
         ) from None
+
+
+def require_ids(texts: pd.Series, path: Path) -> pd.Series:
+    """Return a column of ids, stripped. Raises InputError, with the line, for a blank one."""
+    stripped = texts.str.strip()
+    if (blank := stripped == "").any():
+        raise InputError(f"{path}, {name_lines(blank)}: no {texts.name}")
+    return stripped
+
+
+def parse_numbers(entry: pd.DataFrame, columns: Sequence[str], path: Path, *, is_blank_allowed: bool) -> pd.DataFrame:
+    """Parse columns of numbers, float64, blank as NaN. Raises InputError, with the line, for another text."""
+    texts = entry[list(columns)].apply(lambda column: column.str.strip())
+    numbers = texts.apply(pd.to_numeric, errors="coerce").astype(float)
+    wrong = ~np.isfinite(numbers) & ~(is_blank_allowed & (texts == ""))
+    for name in columns:
+        if wrong[name].any():
+            first = texts[name][wrong[name]].iloc[0]
+            raise InputError(f"{path}, {name_lines(wrong[name])}: {name} is {first!r}; expected a number")
+    return numbers
 
 
 def name_lines(is_wrong: pd.Series) -> str:

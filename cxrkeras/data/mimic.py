@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras.data.chexpert_labels import CHEXPERT, LUNG_OPACITY, parse_chexpert_labels, read_blanks
-from cxrkeras.data.csv_table import read_csv_table
+from cxrkeras.data.csv_table import name_lines, read_csv_table, require_ids
 from cxrkeras.data.dataset import TEST, TRAIN_VAL, Dataset, Listing, build_dataset, check_ids
 from cxrkeras.data.demographics import parse_demographics
 from cxrkeras.data.image_files import list_folder
 from cxrkeras.data.reader import Reader, Tables
 from cxrkeras.data.reading import Reading
 from cxrkeras.errors import InputError
-from cxrkeras.labels import NOT_KNOWN
 from cxrkeras.text import num_of
 
 NAMESPACE = "mimic"
@@ -49,7 +48,7 @@ def read_mimic(labeller: str, folder: Path, paths: list[Path], reading: Reading)
     split = next((path for path in others if "split" in path.name), None)
     if split:
         table = _join_split(table, split, notes)
-    by_study = _read_studies(labels)
+    by_study = _read_studies(labels, notes)
     if without := int((~table["study"].isin(by_study.index)).sum()):
         notes.append(f"{num_of(without, 'image')} of studies without labels in {labels.name} left out")
         table = table[table["study"].isin(by_study.index)]
@@ -79,13 +78,16 @@ def _join_split(table: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFra
     names = entry["split"].str.strip()
     if unknown := sorted(set(names) - set(_SPLITS)):
         raise InputError(f"{path}: the split must be {', '.join(_SPLITS)}; got {unknown[0]!r}")
-    split = table["image_id"].map(pd.Series(names.map(_SPLITS).to_numpy(), entry["dicom_id"].str.strip()))
+    ids = require_ids(entry["dicom_id"], path)
+    if (again := ids.duplicated()).any():
+        raise InputError(f"{path}, {name_lines(again)}: {ids[again].iloc[0]} is listed twice")
+    split = table["image_id"].map(pd.Series(names.map(_SPLITS).to_numpy(), ids))
     if without := int(split.isna().sum()):
         notes.append(f"{num_of(without, 'image')} without a split in {path.name} left out")
     return table.assign(split=split)[split.notna()]
 
 
-def _read_studies(path: Path) -> pd.DataFrame:
+def _read_studies(path: Path, notes: list[str]) -> pd.DataFrame:
     """Read the labels by study, int8; a column that the table lacks is not known."""
     entry = read_csv_table(path)
     # The table of the readers calls Lung Opacity by a name of its own.
@@ -93,8 +95,10 @@ def _read_studies(path: Path) -> pd.DataFrame:
     known = [label for label in CHEXPERT if label in entry.columns]
     if "study_id" not in entry.columns or not known:
         raise InputError(f"{path} lacks the column study_id or all labels; it has {', '.join(entry.columns)}")
-    values = parse_chexpert_labels(entry.reindex(columns=list(CHEXPERT), fill_value=""), path)
-    values = values.set_axis(entry["study_id"].str.strip())
+    values = parse_chexpert_labels(entry, path).set_axis(require_ids(entry["study_id"], path))
+    if len(known) < len(CHEXPERT):
+        lacking = [label for label in CHEXPERT if label not in known]
+        notes.append(f"{path.name} has no column of {', '.join(lacking)}: not known there")
     if values.index.duplicated().any():
         raise InputError(f"{path} lists the study {values.index[values.index.duplicated()][0]} twice")
     return values
@@ -104,15 +108,13 @@ def _use_readers(
     table: pd.DataFrame, by_study: pd.DataFrame, path: Path, notes: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Label the test set by readers; its images that they did not label are left out."""
-    read = _read_studies(path)
+    read = _read_studies(path, notes)
     is_test = table["split"] == TEST
     kept = ~is_test | table["study"].isin(read.index)
     notes.append(
         f"the test set has the labels of readers, {path.name}: {num_of(int((kept & is_test).sum()), 'image')}, and "
         f"{num_of(int((~kept).sum()), 'image')} that they did not label left out"
     )
-    if missing := [label for label in CHEXPERT if (read[label] == NOT_KNOWN).all()]:
-        notes.append(f"{path.name} has no {', '.join(missing)}")
     return table[kept], pd.concat([by_study[~by_study.index.isin(read.index)], read])
 
 

@@ -68,7 +68,7 @@ def _read_reports(path: Path) -> Iterator[tuple[bytes, str]]:
                     assert content is not None
                     yield content.read(), f"{path}, {member.name}"
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(f"cannot read {path}: {error}; fetch it again") from None
+        raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}; fetch it again") from None
 
 
 def _parse_report(content: bytes, name: str) -> list[tuple[str, str, frozenset[str]]]:

@@ -13,7 +13,7 @@ from cxrkeras.data.dataset import Dataset
 from cxrkeras.data.folds import HASHED, parse_split_name
 from cxrkeras.data.joining import join_datasets
 from cxrkeras.data.nih_readers import read_reader_labels
-from cxrkeras.data.nih_tables import LABEL_FILES, NIH_KIND, PHANTOMS, read_nih, read_nih_labels
+from cxrkeras.data.nih_tables import BOX_LIST, LABEL_FILES, NIH_KIND, PHANTOMS, read_nih, read_nih_labels
 from cxrkeras.data.own_tables import OWN_KIND, REQUIRED, name_columns, read_own, read_own_labels
 from cxrkeras.data.reader import Reader, Tables, list_tables
 from cxrkeras.data.reading import Reading
@@ -70,6 +70,7 @@ PUBLIC_READERS = (
     openi.READER,
 )
 READERS = (*PUBLIC_READERS, OWN_READER)
+_KNOWN_EXTRAS = (*LABEL_FILES, BOX_LIST)  # of the NIH release
 
 
 def read_datasets(folders: Sequence[Path], reading: Reading | None = None, overlap: str | None = None) -> Dataset:
@@ -85,7 +86,7 @@ def read_datasets(folders: Sequence[Path], reading: Reading | None = None, overl
         return read_dataset(folders[0], reading)
     found = [choose_reader(folder, reading.kind, is_shared=True) for folder in folders]
     taken = {name for reader, _ in found for name in reader.takes}
-    reading.check_taken("Each of the data sets,", tuple(taken))
+    reading.check_taken("every one of these data sets", tuple(taken))
     if reading.kind and reading.kind not in [reader.kind for reader, _ in found]:
         raise InputError(f"none of the data sets is of the kind {reading.kind}", option="kind")
     datasets = [
@@ -154,6 +155,9 @@ def _read(folder: Path, reader: Reader, paths: list[Path], reading: Reading) -> 
         )
     terms = load_terms(reading.terms) if reading.terms else None
     dataset = reader.read(folder, paths, reading)
+    if unused := [path for path in list_tables(folder) if path not in paths and path.name not in _KNOWN_EXTRAS]:
+        names = ", ".join(path.name for path in unused[:5]) + (", ..." if len(unused) > 5 else "")
+        dataset.notes.append(f"{num_of(len(unused), 'CSV file')} of {folder} not used: {names}")
     return translate(dataset, terms) if terms else dataset
 
 

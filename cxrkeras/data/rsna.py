@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras.data.boxes import frame_boxes
-from cxrkeras.data.csv_table import name_lines, read_csv_table, read_header
+from cxrkeras.data.csv_table import name_lines, parse_numbers, read_csv_table, read_header, require_ids
 from cxrkeras.data.dataset import BOX_COLUMNS, Dataset, Listing, build_dataset, check_ids
 from cxrkeras.data.demographics import parse_demographics
 from cxrkeras.data.identity import NIH_PATIENTS
@@ -44,9 +44,13 @@ def read_rsna(folder: Path, paths: list[Path], reading: Reading) -> Dataset:
         )
     path = by_columns[_BOXES][0]
     entry = read_csv_table(path)
-    ids = entry["patientId"].str.strip()
-    is_opacity = entry["Target"].str.strip() == "1"
+    ids, targets = require_ids(entry["patientId"], path), entry["Target"].str.strip()
+    if (wrong := ~targets.isin(("0", "1"))).any():
+        raise InputError(f"{path}, {name_lines(wrong)}: Target is {targets[wrong].iloc[0]!r}; expected 0 or 1")
+    is_opacity = targets == "1"
     by_image = is_opacity.groupby(ids, sort=False).max()
+    if (torn := by_image != is_opacity.groupby(ids, sort=False).min()).any():
+        errors.append(f"{path}: {by_image.index[torn][0]} has rows with Target 0 and 1")
     label_set, values = TWO_CLASSES, pd.DataFrame({OPACITY: np.where(by_image, PRESENT, ABSENT)}, by_image.index)
     if by_columns[_CLASSES]:
         label_set, values = THREE_CLASSES, _read_classes(by_columns[_CLASSES][0], by_image)
@@ -54,7 +58,8 @@ def read_rsna(folder: Path, paths: list[Path], reading: Reading) -> Dataset:
     namespace = _identify(folder, table, notes)
     table = table.join(_read_people(by_columns[_HEADERS], table.index, notes)).join(values.astype(np.int8))
     table = check_ids(table.reset_index(drop=True), path, notes, errors)
-    boxes = entry.assign(image_id=ids, label=OPACITY)[is_opacity]
+    sides = parse_numbers(entry[is_opacity], BOX_COLUMNS[2:], path, is_blank_allowed=False)
+    boxes = sides.assign(image_id=ids[is_opacity], label=OPACITY)
     return build_dataset(
         folder,
         Listing(path, table, label_set, notes, errors),
@@ -62,7 +67,7 @@ def read_rsna(folder: Path, paths: list[Path], reading: Reading) -> Dataset:
         kind=KIND,
         namespace=namespace,
         files=list_folder(folder),
-        boxes=frame_boxes(boxes[BOX_COLUMNS], FRAME),
+        boxes=frame_boxes(boxes.drop_duplicates(), FRAME),
         by_stem=True,
     )
 

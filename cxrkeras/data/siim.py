@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras.data.boxes import frame_boxes
-from cxrkeras.data.csv_table import read_csv_table
+from cxrkeras.data.csv_table import read_csv_table, require_ids
 from cxrkeras.data.dataset import BOX_COLUMNS, Dataset, Listing, build_dataset, check_ids
 from cxrkeras.data.demographics import parse_demographics
 from cxrkeras.data.image_files import list_folder
@@ -33,7 +33,7 @@ def read_siim(folder: Path, paths: list[Path], reading: Reading) -> Dataset:
         raise InputError(f"{folder} has two tables of masks: {path.name} and {others[0].name}; keep one")
     notes, errors = [], []
     entry = read_csv_table(path, columns=_COLUMNS)
-    ids, masks = entry["ImageId"].str.strip(), entry["EncodedPixels"].str.strip()
+    ids, masks = require_ids(entry["ImageId"], path), entry["EncodedPixels"].str.strip()
     has_mask = masks != NO_MASK
     by_image = has_mask.groupby(ids, sort=False).agg(["max", "min", "size"])
     if (contradictory := by_image["max"] != by_image["min"]).any():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cxrkeras.data.boxes import CORNERS, merge_boxes, scale_to_files
-from cxrkeras.data.csv_table import name_lines, read_csv_table
+from cxrkeras.data.csv_table import name_lines, parse_numbers, read_csv_table, require_ids
 from cxrkeras.data.dataset import TEST, TRAIN_VAL, Dataset, Listing, build_dataset, check_ids
 from cxrkeras.data.image_files import list_folder, locate_by_stem
 from cxrkeras.data.reader import Reader, Tables, find_tables
@@ -70,12 +70,15 @@ def _list_labels(votes: list[pd.DataFrame]) -> LabelSet:
 def _read_votes(path: Path) -> pd.DataFrame:
     """Read the number of readers of each image, and how many of them give it each label, by image id."""
     entry = read_csv_table(path).rename(columns=_SPELLING)
+    ids, readers = require_ids(entry["image_id"], path), entry.get("rad_id", pd.Series("", entry.index)).str.strip()
+    if (again := pd.DataFrame({"image": ids, "reader": readers}).duplicated()).any():
+        raise InputError(f"{path}, {name_lines(again)}: the same reader labels {ids[again].iloc[0]} twice")
     labels = [name for name in entry.columns if name not in ("image_id", "rad_id")]
     values = entry[labels].apply(pd.to_numeric, errors="coerce")
     wrong = ~values.isin((0, 1)).all(axis=1)
     if wrong.any():
         raise InputError(f"{path}, {name_lines(wrong)}: a label must be 0 or 1")
-    by_image = values.groupby(entry["image_id"].str.strip(), sort=False)
+    by_image = values.groupby(ids, sort=False)
     return by_image.sum().assign(**{_NUM_READERS: by_image.size()})
 
 
@@ -84,12 +87,12 @@ def _read_boxes(path: Path) -> pd.DataFrame:
     entry = read_csv_table(path)
     table = pd.DataFrame(
         {
-            "image_id": entry["image_id"].str.strip(),
+            "image_id": require_ids(entry["image_id"], path),
             "label": entry["class_name"].str.strip().replace(_SPELLING),
             "reader": entry["rad_id"].str.strip() if "rad_id" in entry.columns else "",
         }
     )
-    return table.join(entry[list(CORNERS)].apply(pd.to_numeric, errors="coerce").astype(float))
+    return table.join(parse_numbers(entry, CORNERS, path, is_blank_allowed=True))
 
 
 def _count_votes(boxes: pd.DataFrame) -> pd.DataFrame:

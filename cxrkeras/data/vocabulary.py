@@ -12,6 +12,7 @@ import pandas as pd
 
 from cxrkeras.data.dataset import Dataset
 from cxrkeras.data.nih_tables import NIH_KIND, PHANTOMS
+from cxrkeras.data.own_tables import OWN_KIND
 from cxrkeras.errors import InputError
 from cxrkeras.labels import ABSENT, NIH, NO_FINDING, NOT_KNOWN, PRESENT, UNCERTAIN, LabelSet, find_no_finding
 from cxrkeras.text import num_of
@@ -75,9 +76,16 @@ def _load_own(path: Path) -> Terms:
         if not isinstance(labels, list) or not all(isinstance(table, dict) for table in tables.values()):
             raise ValueError("labels is not a list, or a key is neither labels, no_finding nor a table")
         label_set = LabelSet(tuple(map(str, labels)), content.get("no_finding", find_no_finding(map(str, labels))))
+        kinds = [
+            kind for kind in (*_load_tracked(), *_load_tracked()["same"], OWN_KIND) if kind not in (COMMON, "same")
+        ]
+        if unknown := [kind for kind in tables if kind not in kinds]:
+            raise InputError(f"{unknown[0]} is not a kind of data set: the kinds are {', '.join(kinds)}")
         names = {}
         for kind, lines in tables.items():
             of_kind = {name: (meant,) if isinstance(meant, str) else tuple(meant) for name, meant in lines.items()}
+            if silent := [name for name, meant in of_kind.items() if not meant]:
+                raise InputError(f"{silent[0]} means no label: leave it out, or say which")
             names[kind] = {name: tuple(map(label_set.require, meant)) for name, meant in of_kind.items()}
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -126,6 +134,9 @@ def translate(dataset: Dataset, terms: Terms) -> Dataset:
             lacking.append(label)
     unused = [name for name in dataset.labels if name not in names]
     notes = [f"{num_of(len(names), 'label')} of {len(dataset.labels)} read in terms of {terms.name}"]
+    missing = [name for name in terms.names.get(dataset.kind, ()) if not dataset.labels.find(name)]
+    if missing and not terms.sources:  # of a file of one's own, it may be a misspelling
+        notes.append(f"names of {terms.name} that this set does not have: {', '.join(missing)}")
     if unused:
         notes.append(f"labels not read, without an equal in {terms.name}: {LabelSet(tuple(unused)).describe()}")
     if lacking:

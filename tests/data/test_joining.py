@@ -88,10 +88,15 @@ def test_terms_of_ones_own(tmp_path):
         ("[chexpert]", "is not a file of terms"),
         ("labels = [", "is not a file of terms"),
         ('labels = ["A"]\n[chexpert]\n', "none of its labels"),
+        ('labels = ["A"]\n[chexprt]\nx = "A"', "chexprt is not a kind of data set: the kinds are nih, "),
+        ('labels = ["A"]\n[chexpert]\nEdema = []', "Edema means no label"),
     ):
         terms.write_text(content)
         with pytest.raises(InputError, match=words):
             read_dataset(folder, Reading(terms=str(terms)))
+    terms.write_text('labels = ["A"]\n[chexpert]\nEdma = "A"\nEdema = "A"')
+    notes = read_dataset(folder, Reading(terms=str(terms))).notes
+    assert f"names of {terms} that this set does not have: Edma" in notes
     with pytest.raises(InputError, match="terms must be nih, common or a TOML file"):
         read_dataset(folder, Reading(terms="commn"))
 
@@ -106,7 +111,7 @@ def test_sets_of_different_labels_need_terms(tmp_path):
     assert set(joined.table["patient_id"].str.partition(":")[0]) == {"chexpert", "padchest"}
     assert joined.split_name.startswith("joined-")
     assert join_datasets([read_dataset(folder, COMMON) for folder in reversed(folders)]).split_name == joined.split_name
-    with pytest.raises(InputError, match="data sets, is read without readers"):
+    with pytest.raises(InputError, match="every one of these data sets is read without readers"):
         read_datasets(folders, Reading(terms="common", readers="any"))
     unknown = read_datasets(folders, Reading(terms="common", blank="unknown"))  # a setting of one of them
     assert (unknown.table["Edema"] == NOT_KNOWN).sum() > (joined.table["Edema"] == NOT_KNOWN).sum()

@@ -1,6 +1,7 @@
 """Readers of public data sets: on small sets with the peculiarities of each, and on rows of the real label files."""
 
 import ast
+import gzip
 import json
 import shutil
 
@@ -105,7 +106,65 @@ def test_mimic_tests_on_the_labels_of_readers_where_they_are_there(tmp_path):
     assert table.loc["dicom4", ["Atelectasis", "Lung Opacity"]].tolist() == [0, 1]
     assert "dicom5" not in table.index
     assert "2 images, and 1 image that they did not label left out" in notes_of(dataset)
-    assert "mimic-cxr-2.1.0-test-set-labeled.csv has no No Finding, Enlarged Cardiomediastinum" in notes_of(dataset)
+    assert "mimic-cxr-2.1.0-test-set-labeled.csv has no column of No Finding, Enlarged" in notes_of(dataset)
+    assert table.loc["dicom4", ["Edema", "Pneumonia"]].tolist() == [NOT_KNOWN] * 2  # no column: not known, not absent
+    assert table.loc["dicom7", ["Atelectasis", "Edema"]].tolist() == [0, NOT_KNOWN]
+
+
+def replace_in(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("write", "path", "old", "new", "words"),
+    [
+        (
+            "chexpert",
+            "train.csv",
+            "Path,Sex",
+            "Where,Sex",
+            "train.csv is not a table of CheXpert, although it is named",
+        ),
+        ("vindr", "annotations/image_labels_train.csv", "a,R2", "a,R1", "line 3: the same reader labels a twice"),
+        ("vindr", "annotations/image_labels_train.csv", "a,R2", ",R2", "line 3: no image_id"),
+        ("vindr", "annotations/annotations_train.csv", "10,10,50,50", "10,x,50,50", "line 2: y_min is 'x'; expected a"),
+        ("rsna", "stage_2_train_labels.csv", "b,,,,,0", "b,,,,,2", "line 4: Target is '2'; expected 0 or 1"),
+        ("rsna", "stage_2_train_labels.csv", "512,256", "512,", "line 2: y is ''; expected a number"),
+        (
+            "rsna",
+            "stage_2_train_labels.csv",
+            "a,0,0,1024,1024,1",
+            "a,0,0,1024,1024,0",
+            "a has rows with Target 0 and 1",
+        ),
+    ],
+)
+def test_broken_tables_are_refused_by_line(tmp_path, write, path, old, new, words):
+    folder = {"chexpert": write_chexpert, "vindr": write_vindr, "rsna": write_rsna}[write](tmp_path)
+    replace_in(folder / path, old, new)
+    with pytest.raises(InputError, match=words.replace(".", r"\.")):
+        read_dataset(folder)
+
+
+def test_packed_tables_that_are_broken_or_repeat_an_image_are_refused(tmp_path):
+    folder = write_mimic(tmp_path)
+    path = folder / "mimic-cxr-2.0.0-split.csv.gz"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"cannot unpack .*split\.csv\.gz"):
+        read_dataset(folder)
+    text = gzip.decompress(content).decode()
+    write_packed(path, text + text.splitlines()[1] + "\n")
+    with pytest.raises(InputError, match=r"line 9: dicom0 is listed twice"):
+        read_dataset(folder)
+
+
+def test_tables_that_are_not_used_are_named(tmp_path):
+    folder = write_chexpert(tmp_path)
+    (folder / "notes.csv").write_text("a,b\n1,2\n")
+    assert f"1 CSV file of {folder} not used: notes.csv" in read_dataset(folder).notes
 
 
 def test_both_label_files_of_mimic_need_a_kind(tmp_path):

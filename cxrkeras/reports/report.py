@@ -7,6 +7,7 @@ import pandas as pd
 
 from cxrkeras.config import Labels, format_experiment
 from cxrkeras.data.identity import NIH_PATIENTS
+from cxrkeras.data.nih_tables import NIH_KIND
 from cxrkeras.data.reading import ALL_VIEWS
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer
@@ -374,7 +375,8 @@ def _render_card(material: Material, main: Evaluation, source: str, table: Table
         limits.append("It was trained and scored on images of all views, lateral ones among them.")
     if not material.metrics.is_synthetic:
         limits.append("Labels of public sets are often extracted from reports automatically: some may be wrong.")
-    if material.config.namespace == NIH_PATIENTS:
+    kinds = {source["kind"] for source in material.config.sources}
+    if NIH_KIND in kinds or (not kinds and material.config.namespace == NIH_PATIENTS):
         limits.append("The labels of ChestX-ray are right in about 90 % of cases.")
     return render(
         "model_card.md",

@@ -266,8 +266,7 @@ def _recalibrate(
 def _read_truth(path: Path, predictions: Predictions, of_network: LabelSet, notes: list[str]) -> Predictions:
     """Read another truth for images that were predicted; images and labels that it lacks are left out."""
     given = read_labels(path)
-    stems = {_stem(image): row for row, image in enumerate(predictions.image_ids)}
-    rows = given.table["image_id"].map(_stem).map(stems)
+    rows = _match_images(given.table["image_id"], predictions.image_ids, path)
     here = given.table[rows.notna()]
     if not len(here):
         raise InputError(f"{path} names none of the {num_of(len(predictions), 'image')} evaluated", option="truth")
@@ -280,10 +279,36 @@ def _read_truth(path: Path, predictions: Predictions, of_network: LabelSet, note
     return taken.relabel(here[[given.labels.require(label) for label in labels]].to_numpy(np.int8))
 
 
-def _stem(image_id: str) -> str:
-    """Return the file name of an image without folders and extension."""
-    name = image_id.rpartition("/")[2]
-    return name.rpartition(".")[0] or name
+def _match_images(names: pd.Series, image_ids: np.ndarray, path: Path) -> pd.Series:
+    """Match names of a file to images by their path, as far as both give it; the row of each, NaN where there is none.
+
+    Extensions do not count. Raises InputError for a name that may be several images.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, image_id in enumerate(image_ids):
+        for ending in _list_endings(str(image_id)):
+            rows.setdefault(ending, []).append(row)
+
+    def find(name: str) -> float:
+        for ending in _list_endings(name.replace("\\", "/")):
+            if found := rows.get(ending):
+                if len(found) > 1:
+                    first, second = (image_ids[row] for row in found[:2])
+                    raise InputError(
+                        f"{path}: {name} may be {first} or {second}: name it with its folders", option="truth"
+                    )
+                return found[0]
+        return np.nan
+
+    return names.map(find)
+
+
+def _list_endings(image_id: str) -> list[str]:
+    """List the path of an image without its extension, and what remains of it without leading folders."""
+    folders, slash, name = image_id.rpartition("/")
+    stem = name.rpartition(".")[0] or name
+    parts = [*folders.split("/"), stem] if slash else [stem]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _describe(

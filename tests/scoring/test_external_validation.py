@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from cxrkeras.records.write import write_records
 from cxrkeras.scoring.evaluations import is_evaluation, open_evaluation
 from cxrkeras.scoring.external_validation import (
     Choice,
+    _match_images,
     share_labels,
     tabulate_agreement,
     tabulate_drift,
@@ -150,6 +152,15 @@ def test_another_truth_for_the_same_images(fold, others, validated, tmp_path):
     path.write_text("image,patient,Effusion\nnobody.png,1,1\nnone.png,2,0\n")
     with pytest.raises(InputError, match="names none of the 120 images evaluated"):
         validate_run(fold, others, Choice(truth=path))
+
+
+def test_images_of_another_truth_are_matched_by_as_much_of_their_path_as_both_give():
+    ids = np.array(["a/p1/s1/view1.jpg", "a/p1/s2/view1.jpg", "b/00000001_000.png"])
+    found = _match_images(pd.Series(["p1/s2/view1.png", "00000001_000.png", "x/y.png"]), ids, Path("truth.csv"))
+    assert found.tolist()[:2] == [1, 2]
+    assert np.isnan(found[2])
+    with pytest.raises(InputError, match=r"view1\.png may be a/p1/s1/view1\.jpg or a/p1/s2/view1\.jpg"):
+        _match_images(pd.Series(["view1.png"]), ids, Path("truth.csv"))
 
 
 def test_labels_are_shared_in_the_order_of_the_network():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from cxrkeras.data.dataset import TEST, TRAIN_VAL
 from cxrkeras.data.folds import parse_split_name
-from cxrkeras.data.identity import draw_shares, name_patient
+from cxrkeras.data.identity import JOINED, draw_shares, name_patient
 from cxrkeras.data.preparation import check_preparation
 from cxrkeras.data.readers import read_labels
 from cxrkeras.errors import InputError
@@ -133,7 +134,8 @@ def validate_run(fold: Fold, records: Records, choice: Choice, progress: Progres
     points, predictions = _recalibrate(fold, records, predictions, choice, notes)
     truths = {}
     if choice.truth:
-        truths[choice.truth.name] = _read_truth(choice.truth, predictions, fold.labels, notes)
+        is_joined = records.manifest.namespace == JOINED
+        truths[choice.truth.name] = _read_truth(choice.truth, predictions, notes, is_joined=is_joined)
     config = _describe(fold, records, labels, split, choice, rows)
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
     return Validated(
@@ -263,10 +265,14 @@ def _recalibrate(
     return fit_operating_points(fitting, origin), predictions.take(~is_fitted)
 
 
-def _read_truth(path: Path, predictions: Predictions, of_network: LabelSet, notes: list[str]) -> Predictions:
-    """Read another truth for images that were predicted; images and labels that it lacks are left out."""
+def _read_truth(path: Path, predictions: Predictions, notes: list[str], *, is_joined: bool) -> Predictions:
+    """Read another truth for images that were predicted; images and labels that it lacks are left out.
+
+    is_joined: whether the ids begin with the source of the image.
+    """
     given = read_labels(path)
-    rows = _match_images(given.table["image_id"], predictions.image_ids, path)
+    ids = [str(image_id).partition("/")[2] if is_joined else str(image_id) for image_id in predictions.image_ids]
+    rows = _match_images(given.table["image_id"], ids, path)
     here = given.table[rows.notna()]
     if not len(here):
         raise InputError(f"{path} names none of the {num_of(len(predictions), 'image')} evaluated", option="truth")
@@ -279,26 +285,26 @@ def _read_truth(path: Path, predictions: Predictions, of_network: LabelSet, note
     return taken.relabel(here[[given.labels.require(label) for label in labels]].to_numpy(np.int8))
 
 
-def _match_images(names: pd.Series, image_ids: np.ndarray, path: Path) -> pd.Series:
-    """Match names of a file to images by their path, as far as both give it; the row of each, NaN where there is none.
+def _match_images(names: pd.Series, image_ids: Sequence[str], path: Path) -> pd.Series:
+    """Match names of a file to images by their paths, as far as both give them; the row of each, NaN for none.
 
     Extensions do not count. Raises InputError for a name that may be several images.
     """
-    rows: dict[str, list[int]] = {}
+    by_ending: dict[str, list[int]] = {}
+    by_path: dict[str, list[int]] = {}
     for row, image_id in enumerate(image_ids):
-        for ending in _list_endings(str(image_id)):
-            rows.setdefault(ending, []).append(row)
+        endings = _list_endings(str(image_id))
+        by_path.setdefault(endings[0], []).append(row)
+        for ending in endings:
+            by_ending.setdefault(ending, []).append(row)
 
     def find(name: str) -> float:
-        for ending in _list_endings(name.replace("\\", "/")):
-            if found := rows.get(ending):
-                if len(found) > 1:
-                    first, second = (image_ids[row] for row in found[:2])
-                    raise InputError(
-                        f"{path}: {name} may be {first} or {second}: name it with its folders", option="truth"
-                    )
-                return found[0]
-        return np.nan
+        whole, *endings = _list_endings(name.replace("\\", "/"))
+        found = by_ending.get(whole) or next((by_path[ending] for ending in endings if ending in by_path), [])
+        if len(found) > 1:
+            first, second = (image_ids[row] for row in found[:2])
+            raise InputError(f"{path}: {name} may be {first} or {second}: name it with its folders", option="truth")
+        return found[0] if found else np.nan
 
     return names.map(find)
 

@@ -155,10 +155,11 @@ def test_another_truth_for_the_same_images(fold, others, validated, tmp_path):
 
 
 def test_images_of_another_truth_are_matched_by_as_much_of_their_path_as_both_give():
-    ids = np.array(["a/p1/s1/view1.jpg", "a/p1/s2/view1.jpg", "b/00000001_000.png"])
-    found = _match_images(pd.Series(["p1/s2/view1.png", "00000001_000.png", "x/y.png"]), ids, Path("truth.csv"))
-    assert found.tolist()[:2] == [1, 2]
-    assert np.isnan(found[2])
+    ids = ["a/p1/s1/view1.jpg", "a/p1/s2/view1.jpg", "00000001_000.png"]
+    names = ["p1/s2/view1.png", "images/00000001_000.png", "/data/a/p1/s1/view1.jpg", "p9/s1/view1.jpg"]
+    found = _match_images(pd.Series(names), ids, Path("truth.csv"))
+    assert found.tolist()[:3] == [1, 2, 0]
+    assert np.isnan(found[3])  # another patient
     with pytest.raises(InputError, match=r"view1\.png may be a/p1/s1/view1\.jpg or a/p1/s2/view1\.jpg"):
         _match_images(pd.Series(["view1.png"]), ids, Path("truth.csv"))
 

@@ -35,11 +35,11 @@ class Dataset:
     1, 0, -1 or NOT_KNOWN; sets that know it have `origin`, the name of the image in the set that it was taken from.
     `boxes` has image_id, label, x, y, width, height as fractions of the image. `kind` names the reader and `settings`
     its options, so that the folder can be read again in the same way. `namespace` identifies the patients: equal ids in
-    one namespace are the same patient. `listed` counts the rows of the label file and the positives of each label,
-    whether or not the images are on disk, and as `missing` those that are not. `lists` counts the images of each split
-    list, and the images of the label file that are in neither (empty without lists). `notes` are sentences about what
-    was left out or assumed, `errors` about what would invalidate results. `members` are the sets
-    that were joined, by source.
+    one namespace are the same patient. `listed` counts the positives of each label in the label file and, as `rows`,
+    its rows without those of unwanted views, whether or not the images are on disk, and as `missing` those that are
+    not. `lists` counts the images of each split list, and the images of the label file that are in neither (empty
+    without lists). `notes` are sentences about what was left out or assumed, `errors` about what would invalidate
+    results. `members` are the sets that were joined, by source.
     """
 
     folder: Path
@@ -217,8 +217,10 @@ def build_dataset(
     whether images are named without their extension; settings: those of the reader in addition to `reading`; listed:
     counts as in `Dataset`, by default those of the listing.
     """
-    table, notes, errors = listing.table, listing.notes, listing.errors
-    listed = listed or count_listed(table, listing.labels)
+    notes, errors = listing.notes, listing.errors
+    listed = dict(listed or count_listed(listing.table, listing.labels))
+    table = drop_views(listing.table, reading.views, notes)
+    listed["rows"] -= len(listing.table) - len(table)
     if "path" in table.columns:
         located = Located(list(table["image_id"]), list(table["path"]))
     else:
@@ -231,7 +233,6 @@ def build_dataset(
     if has_split:
         check_patients_of_splits(table, listing.path, errors)  # whether or not their images are on disk
     table = drop_missing(table, located, notes, place or folder)
-    table = drop_views(table, reading.views, notes)
     if has_split and not split_name:
         lines = [f"{image} {split}" for image, split in zip(table["image_id"], table["split"], strict=True)]
         split_name = f"custom-{digest_lines(lines)[:8]}"

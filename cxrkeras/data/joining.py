@@ -48,6 +48,7 @@ def join_datasets(datasets: Sequence[Dataset], overlap: str | None = None) -> Da
     boxes = pd.concat([dataset.boxes.assign(image_id=f"{name}/" + dataset.boxes["image_id"])
                        for name, dataset in zip(names, datasets, strict=True)], ignore_index=True)  # fmt: skip
     splits = [f"{dataset.namespace} {dataset.kind} {dataset.split_name}" for dataset in datasets]
+    missing = sum(dataset.listed["missing"] for dataset in datasets)
     counted = {label: int((table[label] == PRESENT).sum()) for label in first.labels}
     return Dataset(
         folder=first.folder,
@@ -64,7 +65,7 @@ def join_datasets(datasets: Sequence[Dataset], overlap: str | None = None) -> Da
         },
         is_synthetic=any(dataset.is_synthetic for dataset in datasets),
         namespace=JOINED,
-        listed={key: sum(dataset.listed[key] for dataset in datasets) for key in ("rows", "missing")} | counted,
+        listed={"rows": len(table) + missing, "missing": missing} | counted,
         settings={"overlap": overlap} if overlap else {},
         notes=notes,
         errors=errors,

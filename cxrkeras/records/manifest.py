@@ -145,7 +145,20 @@ def check_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) 
     found = json.loads(json.dumps(found))
     for key, value in wanted.items():
         if found.get(key) != value:
+            name, there, now = _find_difference(key, found.get(key), value)
             raise InputError(
-                f"{folder} holds records with other settings: {key} is {found.get(key)!r} there and {value!r} now; "
-                "choose another name, or delete the folder"
+                f"{folder} holds records with other settings: {name} is {there!r} there and {now!r} now; choose "
+                "another name, or delete the folder"
             )
+
+
+def _find_difference(name: str, there: Any, now: Any) -> tuple[str, Any, Any]:
+    """Find the innermost value of plain nested values that differs; its name and both values."""
+    if isinstance(there, list) and isinstance(now, list) and len(there) == len(now):
+        pairs = list(zip(map(str, range(1, len(now) + 1)), there, now, strict=True))
+    elif isinstance(there, dict) and isinstance(now, dict):
+        pairs = [(key, there.get(key), now.get(key)) for key in dict.fromkeys([*there, *now])]
+    else:
+        return name, there, now
+    key, there, now = next(pair for pair in pairs if pair[1] != pair[2])
+    return _find_difference(f"{name}, {key}", there, now)

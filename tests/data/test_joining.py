@@ -188,6 +188,9 @@ def test_joined_records_and_their_folds(tmp_path):
     records.verify()
     sources = [source.model_dump() for source in records.manifest.sources]
     check_source(records, read_again(folders, sources, records.manifest.overlap))
+    other = read_datasets(folders, Reading(terms="nih", blank="unknown"))
+    with pytest.raises(InputError, match="sources, 2, settings, blank is 'absent' there and 'unknown' now"):
+        write_records(other, tmp_path / "records", size=32, num_folds=3, split_rule="grouped")
     with pytest.raises(InputError, match="made of 2 data sets; got 1"):
         read_again(folders[:1], sources, None)
     ids = records.index["patient_id"].unique()

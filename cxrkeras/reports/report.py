@@ -138,6 +138,11 @@ def write_report(
         )
         tables["groups"] = groups.assign(part=shown, split_name=fold.metrics.split_name)
         chapters.append(sections.build_groups(groups, fold.labels, source=source))
+        if by_source := _evaluate_sources(main, material, replicates, seed, progress):
+            chapters.append(sections.build_sources(by_source, source=source))
+            tables["sources"] = pd.concat(
+                [found.scores.reset_index().assign(source=name, part=shown) for name, found in by_source.items()]
+            )
     if len(material.sets) == 2:
         chapters.append(_build_prevalence(material, seed))
     if material.demographics is not None and material.points:
@@ -150,6 +155,28 @@ def write_report(
         write_text(out / f"{name}.csv", table.to_csv(index=False))
     write_text(out / MODEL_CARD, _render_card(material, main, source, chapters[0].tables[0]))
     return out / f"{REPORT}.html", material.notes
+
+
+def _evaluate_sources(
+    main: Evaluation, material: Material, replicates: int, seed: int, progress: Progress
+) -> dict[str, Evaluation]:
+    """Score the images of each source of joined records; empty for records of one source."""
+    assert material.demographics is not None
+    sources = material.demographics["source"].reindex(main.predictions.image_ids).to_numpy(object)
+    names = list(dict.fromkeys(sources))
+    if len(names) < 2:
+        return {}
+    return {
+        name: evaluate(
+            main.predictions.take(sources == name),
+            points=material.points,
+            replicates=replicates,
+            seed=seed,
+            progress=progress,
+            phase=f"intervals of {name}",
+        )
+        for name in names
+    }
 
 
 def _write_warnings(fold: Fold) -> list[str]:

@@ -1,6 +1,6 @@
 """The sections of every evaluation, whether of a run or of external predictions."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -329,6 +329,31 @@ def build_groups(table: pd.DataFrame, labels: LabelSet, *, source: str) -> Secti
         "from other diseases in that group, or from how the images were taken."
     )
     return Section(heading, [text], pictures=[picture], tables=tables)
+
+
+def build_sources(by_source: Mapping[str, Evaluation], *, source: str) -> Section:
+    """Every score of each source of joined records, with the calibration and thresholds of the run."""
+    rates = ("sensitivity", "specificity", "ppv", "npv", "f1", "error_after", "brier")
+    heads = ("sensitivity", "specificity", "PPV", "NPV", "F1", "calibration error", "Brier score")
+    tables = []
+    for name, evaluation in by_source.items():
+        rows = []
+        for label in [MEAN, *order_labels(evaluation)]:
+            row = evaluation.scores.loc[label]
+            scores = [
+                format_interval(row[score], evaluation.interval(label, score), 3)
+                for score in ("auc", "average_precision")
+            ]
+            counts = "" if label == MEAN else _count_positives(row)
+            decided = ["" if label == MEAN or rate not in row.index else _number(row[rate]) for rate in rates]
+            rows.append([display_name(label), *scores, counts, *decided])
+        columns = ["label", "AUC (95 % interval)", "average precision (95 % interval)", "positives", *heads]
+        tables.append(Table(columns, rows, f"{name}: {evaluation.predictions.counts} of {source}").without_empty())
+    text = (
+        "Each source of the joined records alone, at the thresholds and with the calibration of the run, which were "
+        "chosen on validation images of all sources."
+    )
+    return Section("Each source alone", [text], tables=tables)
 
 
 def _tabulate_groups(table: pd.DataFrame, groups: pd.DataFrame, source: str) -> Table:

@@ -16,6 +16,7 @@ from cxrkeras.labels import NIH, NOT_KNOWN
 from cxrkeras.records.folder import open_records
 from cxrkeras.reports.explore import correlate_labels, count_labels, count_together, write_exploration
 from cxrkeras.reports.report import write_report
+from cxrkeras.reports.sections import build_sources
 from cxrkeras.scoring.calibration import load_calibration
 from cxrkeras.scoring.evaluation import MEAN, compare_prevalence, evaluate, evaluate_groups, find_mistakes
 from cxrkeras.scoring.predictions import Predictions, load_predictions, save_predictions
@@ -253,6 +254,19 @@ def test_groups_are_scored_on_their_own_images():
     expected = score_labels(predictions.truth[sources == "nih"], predictions.logits[sources == "nih"], NIH.names)
     assert of_nih.loc["Mass", "auc"] == pytest.approx(expected.loc["Mass", "auc"])
     assert ((table["low"] <= table["auc"]) & (table["auc"] <= table["high"])).all()
+
+
+def test_each_source_has_every_score_of_its_own():
+    predictions = make_predictions()
+    halves = {"nih": predictions.take(np.arange(200)), "chexpert": predictions.take(np.arange(200, 400))}
+    evaluations = {name: evaluate(half, replicates=20) for name, half in halves.items()}
+    section = build_sources(evaluations, source="joined")
+    for table, half in zip(section.tables, halves.values(), strict=True):
+        scores = score_labels(half.truth, half.logits, NIH.names)
+        row = dict(zip(table.columns, table.rows[1 + NIH.index("Mass")], strict=True))
+        assert row["AUC (95 % interval)"].startswith(f"{scores.loc['Mass', 'auc']:.3f}")
+        assert row["positives"] == str(scores.loc["Mass", "positives"])
+        assert table.caption.endswith(f"{half.counts} of joined")
 
 
 def test_prevalences_that_differ_are_told_from_chance():

@@ -115,6 +115,7 @@ def validate_run(fold: Fold, records: Records, choice: Choice, progress: Progres
     rows = records.index if split == ALL else records.index[records.index["split"] == split]
     if not len(rows):
         raise InputError(f"{records.folder} has no images in {split}", option="split")
+    progress.start("comparing patients with those of the training")
     _check_patients(fold, records, rows, choice.allow, notes)
     records.verify(progress)
     network = load_network(fold.folder / MODEL, fold.labels)

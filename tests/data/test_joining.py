@@ -11,7 +11,7 @@ from cxrkeras.data.identity import draw_shares, hash_patients
 from cxrkeras.data.joining import join_datasets
 from cxrkeras.data.readers import PUBLIC_READERS, read_again, read_dataset, read_datasets
 from cxrkeras.data.reading import Reading
-from cxrkeras.data.vocabulary import load_terms
+from cxrkeras.data.vocabulary import _combine, load_terms
 from cxrkeras.errors import InputError
 from cxrkeras.labels import NIH, NOT_KNOWN
 from tests.support.public_sets import write_chexpert, write_images, write_padchest
@@ -67,6 +67,11 @@ def test_a_label_is_present_if_any_of_its_names_is(tmp_path):
     assert "labels not read, without an equal in common: scoliosis, normal" in notes
     assert "not known in this set: Atelectasis, Consolidation" in notes
     assert dataset.settings == {"views": "all", "terms": "common"}
+
+
+def test_several_names_of_one_label_are_absent_only_together():
+    values = np.array([[1, -1], [1, NOT_KNOWN], [-1, 0], [0, 0], [0, NOT_KNOWN], [NOT_KNOWN, NOT_KNOWN]], np.int8)
+    assert _combine(values).tolist() == [1, 1, -1, 0, NOT_KNOWN, NOT_KNOWN]
 
 
 def test_terms_of_ones_own(tmp_path):

@@ -107,7 +107,7 @@ def print_sources(console: Console, index: pd.DataFrame) -> None:
     sides = index["fold"].map(lambda fold: "test" if fold < 0 else f"fold {fold}")
     counts = index.groupby(["source", sides]).size().unstack(fill_value=0)
     for column in ("source", *counts.columns):
-        table.add_column(str(column), justify="right" if table.columns else "left")
+        table.add_column(str(column), justify="right" if table.columns else "left", overflow="fold")
     for source, row in counts.iterrows():
         table.add_row(str(source), *(f"{count:,} ({count / row.sum():.1%})" for count in row))
     console.print(table)

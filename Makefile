@@ -6,7 +6,7 @@ RUN_CXR = .venv/bin/cxrkeras
 quote = '$(subst ','\'',$(1))'
 READING = $(call opt,KIND,kind) $(call opt,VIEWS,views) $(call opt,BLANK,blank) $(call opt,READERS,readers) $(call opt,TERMS,terms) $(call opt,IGNORE,ignore) $(call opt,NORMAL,normal)
 opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
-.PHONY: help setup demo phantom data datasets vocabulary label-files doctor records verify models experiment augmentation train cv sweep gradcam calibrate report compare ensemble evaluate explore localise score predict app tensorboard test test-browser test-all coverage lint hooks bench bench-models bench-training bench-evaluation bench-app bench-ood bench-joined bench-decoding parity clean
+.PHONY: help setup demo phantom data datasets vocabulary label-files doctor records verify models experiment augmentation train cv sweep runs info gradcam calibrate report compare ensemble evaluate explore localise score predict app tensorboard test test-browser test-all coverage lint hooks bench bench-models bench-training bench-evaluation bench-app bench-ood bench-joined bench-decoding parity clean
 
 # What each target takes; anything else that is given is refused, as a misspelt option would otherwise do nothing.
 takes.phantom = N SIZE PREVALENCE SEED DATA
@@ -18,8 +18,9 @@ takes.verify = RECORDS DATA
 takes.train = MODEL EXPERIMENT FOLD RECORDS WEIGHTS SET
 takes.cv = MODEL EXPERIMENT RECORDS WEIGHTS SET
 takes.sweep = EXPERIMENTS RECORDS WEIGHTS SET
-takes.experiment = EXPERIMENT SET
+takes.experiment = EXPERIMENT SET SAVE
 takes.augmentation = EXPERIMENT RECORDS SET
+takes.info = RUN
 takes.gradcam = IMG RUN LABEL
 takes.calibrate = RUN METHOD SENSITIVITY
 takes.report = RUN
@@ -87,11 +88,17 @@ cv: .venv/ready ## train all folds, resumable: EXPERIMENT=... or MODEL=... [RECO
 sweep: .venv/ready ## train all folds of many and rank them: EXPERIMENTS="a b c" [RECORDS=...] [WEIGHTS=...] [SET="..."]
 	@$(RUN_CXR) sweep $(EXPERIMENTS) $(call opt,RECORDS,records) $(call opt,WEIGHTS,weights) $(call opt,SET,set)
 
-experiment: .venv/ready ## print all settings of an experiment: EXPERIMENT=... [SET="..."]
-	@$(RUN_CXR) experiment $(call quote,$(EXPERIMENT)) $(call opt,SET,set)
+experiment: .venv/ready ## print all settings of an experiment: EXPERIMENT=... [SET="..."] [SAVE=1 to write experiments/EXPERIMENT.toml]
+	@$(RUN_CXR) experiment $(call quote,$(EXPERIMENT)) $(call opt,SET,set) $(if $(SAVE),--save)
 
 augmentation: .venv/ready ## draw training images before and after: [EXPERIMENT=...] [RECORDS=...] [SET="augmentation.zoom=0.1"]
 	@$(RUN_CXR) augmentation $(call opt,EXPERIMENT,experiment) $(call opt,RECORDS,records) $(call opt,SET,set)
+
+runs: .venv/ready ## list all finished runs: network, records, date, mean AUCs, size
+	@$(RUN_CXR) runs
+
+info: .venv/ready ## describe a run on one page [RUN=...]
+	@$(RUN_CXR) info $(if $(RUN),$(call quote,$(RUN)))
 
 gradcam: .venv/ready ## show where a network looked: IMG=... [RUN=...] [LABEL=...|all]
 	@$(RUN_CXR) gradcam $(if $(IMG),$(call quote,$(IMG))) $(call opt,RUN,run) $(call opt,LABEL,label)

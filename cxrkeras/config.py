@@ -5,6 +5,8 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -15,6 +17,7 @@ from pydantic_core import ErrorDetails
 from cxrkeras.errors import InputError
 
 EXPERIMENTS_ROOT = Path("experiments")
+_SHIPPED = "share/cxrkeras/experiments"  # where an installation keeps them
 CONFIG = "config.json"  # the resolved experiment in a run folder
 Value = TypeVar("Value")
 
@@ -259,7 +262,7 @@ def load_experiment(
     """
     source, content = "the settings", {}
     if name:
-        path = _find_file(name)
+        path = find_experiment(name)
         source, content = str(path), _read_file(path)
     for section in Experiment.model_fields:
         if not isinstance(content.get(section, {}), dict):
@@ -277,14 +280,32 @@ def load_experiment(
     return experiment
 
 
-def _find_file(name: str) -> Path:
-    for path in (EXPERIMENTS_ROOT / f"{name}.toml", Path(name)):
-        if path.is_file():
-            return path
-    known = sorted(path.stem for path in EXPERIMENTS_ROOT.glob("*.toml"))
+def list_experiments() -> dict[str, Path]:
+    """List the experiment files under experiments/ and those that come with the package, by name; the former win."""
+    found = {path.stem: path for path in sorted(_find_shipped().glob("*.toml"))}
+    return found | {path.stem: path for path in sorted(EXPERIMENTS_ROOT.glob("*.toml"))}
+
+
+@cache
+def _find_shipped() -> Path:
+    """Find the folder of the experiment files that come with the package: next to it in a checkout, else installed."""
+    checkout = Path(__file__).parents[1] / EXPERIMENTS_ROOT
+    if checkout.is_dir():
+        return checkout
+    files = [file for file in distribution("cxrkeras").files or [] if file.match(f"{_SHIPPED}/*.toml")]
+    return Path(str(files[0].locate())).resolve().parent if files else checkout
+
+
+def find_experiment(name: str) -> Path:
+    """Find an experiment file by its name or path. Raises InputError with the nearest name if there is none."""
+    known = list_experiments()
+    if name in known:
+        return known[name]
+    if Path(name).is_file():
+        return Path(name)
     near = difflib.get_close_matches(name, known)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise InputError(f"no experiment {name!r}; {hint}there are {', '.join(known) or 'none'} in {EXPERIMENTS_ROOT}")
+    raise InputError(f"no experiment {name!r}; {hint}there are {', '.join(sorted(known)) or 'none'}")
 
 
 def _read_file(path: Path) -> dict[str, Any]:

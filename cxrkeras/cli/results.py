@@ -6,7 +6,15 @@ from typing import Annotated, Optional
 import typer
 
 from cxrkeras.cli.shell import Ignore, Normal, Records, Run, Seed, app, console, load_tensorflow, show_progress
-from cxrkeras.cli.tables import print_comparison, print_evaluation, print_localisation, print_scores, print_thresholds
+from cxrkeras.cli.tables import (
+    print_comparison,
+    print_evaluation,
+    print_localisation,
+    print_run,
+    print_runs,
+    print_scores,
+    print_thresholds,
+)
 from cxrkeras.errors import InputError
 from cxrkeras.files import make_folder, write_text
 from cxrkeras.text import clean, format_share, num_of
@@ -18,6 +26,37 @@ def _end(failed: int, total: int, what: str) -> None:
         raise InputError(f"none of {num_of(total, 'file')} {what}")
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def runs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False) -> None:
+    """List all finished runs, the newest first: network, records, date, mean AUCs, size, what they started from."""
+    import json
+
+    from cxrkeras.scoring.run_files import RUNS_ROOT
+    from cxrkeras.scoring.run_list import list_runs
+
+    with console.status("reading runs"):
+        found = list_runs()
+    if as_json:
+        print(json.dumps([run.dump() for run in found], indent=1))
+        return
+    if not found:
+        console.print(f"no finished run in {RUNS_ROOT}: train one with `cxrkeras demo` or `cxrkeras train --model ...`")
+        return
+    print_runs(console, found)
+
+
+@app.command()
+def info(run: Annotated[str, typer.Argument(help="A run or one of its folds; by default the newest.")] = "") -> None:
+    """Describe a run on one page: network, data, training, scores, thresholds, and which files its folds have."""
+    from cxrkeras.scoring.find_runs import find_fold
+    from cxrkeras.scoring.run import open_run
+
+    opened = open_run(run) if run else open_run(find_fold(None))
+    print_run(console, opened)
+    for fold in opened.folds:
+        print_scores(console, fold)
 
 
 @app.command()

@@ -24,8 +24,9 @@ if TYPE_CHECKING:  # commands that need no tables of scores should not wait for 
     from cxrkeras.reports.compare import Comparison
     from cxrkeras.scoring.evaluation import Evaluation
     from cxrkeras.scoring.operating_points import OperatingPoints
-    from cxrkeras.scoring.run import Fold
+    from cxrkeras.scoring.run import Fold, Run
     from cxrkeras.scoring.run_files import LabelScores
+    from cxrkeras.scoring.run_list import RunSummary
 
 
 def print_examination(console: Console, found: dict) -> None:
@@ -172,6 +173,31 @@ def _count_positives(row: LabelScores) -> str:
         return ""
     of_known = f" of {row.known:,}" if row.known is not None and row.known != row.images else ""
     return f"{row.positives:,}{of_known}"
+
+
+def print_runs(console: Console, runs: Sequence[RunSummary]) -> None:
+    """Print one row per run."""
+    title = "finished runs, the newest first; mean AUC of the findings over folds; dates in UTC"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for column in ("run", "network", "records", "finished", "folds", "valid.", "test", "MB", "origin"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("run", "finished", "valid.", "folds"))
+    for run in runs:
+        scores = ["" if math.isnan(value) else f"{value:.3f}" for value in (run.validation, run.test)]
+        records = f"{run.records}{' (synthetic)' if run.is_synthetic else ''}"
+        finished = run.finished[:10]
+        start = run.problem or run.started_from
+        table.add_row(run.name, run.network, records, finished, str(run.folds), *scores, f"{run.megabytes:,.0f}", start)
+    console.print(table)
+
+
+def print_run(console: Console, run: Run) -> None:
+    """Print what a run is: network, data, training, thresholds, files."""
+    from cxrkeras.scoring.run_list import describe_run
+
+    facts = Table(title=f"{run.name}, {run.folds[0].kind}", title_justify="left", show_header=False)
+    for name, value in describe_run(run).items():
+        facts.add_row(name, value)
+    console.print(facts)
 
 
 def print_scores(console: Console, fold: Fold) -> None:

@@ -24,7 +24,7 @@ from cxrkeras.cli.shell import (
 )
 from cxrkeras.cli.tables import print_folds, print_networks, print_ranking, print_scores
 from cxrkeras.errors import InputError
-from cxrkeras.files import make_folder
+from cxrkeras.files import make_folder, write_text
 from cxrkeras.scoring.run_files import RUNS_ROOT, TENSORBOARD
 
 if TYPE_CHECKING:  # commands that train nothing should not wait for them
@@ -70,7 +70,7 @@ def _choose_experiment(
     fold: int | None = None,
 ) -> tuple[str, Experiment]:
     """The name and settings of a training; for a network alone, those of its best recipe."""
-    from cxrkeras.config import EXPERIMENTS_ROOT, load_experiment
+    from cxrkeras.config import find_experiment, load_experiment
     from cxrkeras.models.registry import find_network
 
     name = experiment or model
@@ -82,11 +82,8 @@ def _choose_experiment(
     recipe = experiment
     if not experiment:
         recipe = find_network(name).recipe
-        if recipe and not (EXPERIMENTS_ROOT / f"{recipe}.toml").is_file():
-            console.print(f"no {EXPERIMENTS_ROOT / recipe}.toml here: taking the default recipe")
-            recipe = None
-        elif recipe:
-            console.print(f"recipe: {EXPERIMENTS_ROOT / recipe}.toml, the best known for {model}")
+        if recipe:
+            console.print(f"recipe: {find_experiment(recipe)}, the best known for {model}")
     data = {key: value for key, value in {"records": records, "fold": fold}.items() if value is not None}
     network = {key: value for key, value in {"name": model, "weights": weights}.items() if value is not None}
     chosen = load_experiment(recipe, settings={"data": data, "model": network}, overrides=overrides)
@@ -188,16 +185,30 @@ def _sweep(chosen: dict[str, Experiment]) -> None:
 def experiment(
     name: Annotated[str, typer.Argument(help="A file under experiments/, without .toml, or a path.")] = "",
     set_: Settings = "",
+    is_saved: Annotated[
+        bool, typer.Option("--save", help="Write it to experiments/NAME.toml instead, to be changed there.")
+    ] = False,
 ) -> None:
-    """Print all settings of an experiment, as a TOML file that could stand under experiments/."""
-    from cxrkeras.config import format_experiment, load_experiment
+    """Print all settings of an experiment, as a TOML file that could stand under experiments/.
+
+    Those that come with cxrkeras are found from any folder; a file under experiments/ of the same name wins.
+    """
+    from cxrkeras.config import EXPERIMENTS_ROOT, format_experiment, list_experiments, load_experiment
     from cxrkeras.models.registry import find_network
 
     if not name:
-        raise InputError("which experiment? Name a file under experiments/ without .toml; with make EXPERIMENT=")
+        raise InputError(f"which experiment? There are {', '.join(sorted(list_experiments()))}; with make EXPERIMENT=")
     chosen = load_experiment(name, overrides=set_)
     find_network(chosen.model.name)
-    print(format_experiment(chosen), end="")
+    if not is_saved:
+        print(format_experiment(chosen), end="")
+        return
+    path = EXPERIMENTS_ROOT / f"{Path(name).stem}.toml"
+    if path.exists():
+        raise InputError(f"{path} is there already: change it, or remove it first")
+    make_folder(path.parent)
+    write_text(path, format_experiment(chosen))
+    console.print(f"saved {path}; next: cxrkeras train --experiment {path.stem}")
 
 
 @app.command()

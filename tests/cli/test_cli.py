@@ -16,7 +16,7 @@ from tests.support.shell import run_cxrkeras, run_here
         (["train"], ["MODEL=", "EXPERIMENT="]),
         (["train", "--model", "resnet18", "--set", "training.epoch=1"], ["did you mean epochs"]),
         (["train", "--model", "resnet18"], ["no records", "cxrkeras records"]),
-        (["train", "--model", "resnet50"], ["resnet_50_adam_steplr.toml here", "no records"]),
+        (["train", "--model", "resnet50"], ["recipe: ", "resnet_50_adam_steplr.toml", "no records"]),
         (["cv"], ["MODEL=", "EXPERIMENT="]),
         (["cv", "--model", "resnet18"], ["no records"]),
         (["sweep"], ["EXPERIMENTS="]),

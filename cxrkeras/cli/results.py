@@ -238,7 +238,7 @@ def evaluate(
     from cxrkeras.records.folder import open_records
     from cxrkeras.scoring.run import open_fold
 
-    fold, opened = open_fold(run, with_network=True), open_records(records)
+    fold, opened = open_fold(run), open_records(records)
     load_tensorflow()
     from cxrkeras.reports.evaluation_page import evaluate_externally
     from cxrkeras.scoring.external_validation import Choice

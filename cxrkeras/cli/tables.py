@@ -184,9 +184,8 @@ def print_runs(console: Console, runs: Sequence[RunSummary]) -> None:
     for run in runs:
         scores = ["" if math.isnan(value) else f"{value:.3f}" for value in (run.validation, run.test)]
         records = f"{run.records}{' (synthetic)' if run.is_synthetic else ''}"
-        finished = run.finished[:10]
-        start = run.problem or run.started_from
-        table.add_row(run.name, run.network, records, finished, str(run.folds), *scores, f"{run.megabytes:,.0f}", start)
+        facts = (run.name, run.network, records, run.finished[:10], str(run.folds), *scores, f"{run.megabytes:,.0f}")
+        table.add_row(*facts, run.problem or f"{run.kind}, from {run.started_from}")
     console.print(table)
 
 

@@ -262,7 +262,7 @@ def _list_facts(fold: Fold, validated: Validated) -> list[tuple[str, str]]:
                for source in config["sources"]]  # fmt: skip
     facts = {
         "run": config["run"],
-        "trained on": fold.trained_on,
+        "trained on": f"members {', '.join(fold.config.members)}" if fold.config.members else fold.trained_on,
         "records": config["records"],
         "made of": "; ".join(sources),
         "records fingerprint": config["records_fingerprint"],

@@ -174,7 +174,7 @@ def _write_ensemble(
     else:
         metrics[VALIDATION] = _average_scores(metrics[VALIDATION], members)
         points = _average_operating_points(members, fitted_on.model_copy(update={"is_verified": False}))
-    kept = {*_SAME, "labels", "no_finding", "preparation", "versions", "namespace"}
+    kept = {*_SAME, "labels", "no_finding", "preparation", "versions", "namespace", "sources"}
     counts = {name: {"images": len(found), "patients": found.num_patients} for name, found in averaged.items()}
     config = first.config.model_dump(mode="json", include=kept) | {
         "name": "ensemble",

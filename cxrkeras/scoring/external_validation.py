@@ -28,11 +28,14 @@ from cxrkeras.models.compiled import compile_network, load_network
 from cxrkeras.progress import SILENT, Advance, Progress
 from cxrkeras.records.manifest import NO_FOLD
 from cxrkeras.scoring.calibration import calibration_error
+from cxrkeras.scoring.ensemble import calibrate_member, combine_test
 from cxrkeras.scoring.intervals import REPLICATES, bootstrap_mean, bootstrap_scores, compute_interval
 from cxrkeras.scoring.ood_check import load_ood_check
 from cxrkeras.scoring.operating_points import OperatingPoints, fit_operating_points
 from cxrkeras.scoring.predictions import Predictions
+from cxrkeras.scoring.run import Fold, open_fold
 from cxrkeras.scoring.run_files import (
+    ENSEMBLE,
     EVALUATIONS,
     MODEL,
     OOD_CHECK,
@@ -47,7 +50,6 @@ from cxrkeras.text import num_of
 
 if TYPE_CHECKING:
     from cxrkeras.records.folder import Records
-    from cxrkeras.scoring.run import Fold
 
 ALL = "all"
 SPLITS = (ALL, TEST, TRAIN_VAL)
@@ -102,12 +104,12 @@ class Validated:
 
 
 def validate_run(fold: Fold, records: Records, choice: Choice, progress: Progress = SILENT) -> Validated:
-    """Apply a run with a network to records.
+    """Apply a run, or the members of an ensemble, to records.
 
     Raises InputError for records of another size or preparation, without a label in common, or with patients that the
     run was trained, calibrated or chosen on, and where this cannot be checked.
     """
-    fold.require(MODEL)
+    members = _open_members(fold)
     notes: list[str] = []
     labels = share_labels(fold.labels, records.labels, str(records.folder), notes)
     check_preparation(records.manifest.preparation, fold.config.preparation, str(records.folder), fold.name)
@@ -118,12 +120,6 @@ def validate_run(fold: Fold, records: Records, choice: Choice, progress: Progres
     progress.start("comparing patients with those of the training")
     _check_patients(fold, records, rows, choice.allow, notes)
     records.verify(progress)
-    network = load_network(fold.folder / MODEL, fold.labels)
-    if network.input_shape[1] != records.manifest.size:
-        raise InputError(
-            f"{fold.name} takes images of {network.input_shape[1]} px, and {records.folder} has "
-            f"{records.manifest.size}: convert the data again with size={network.input_shape[1]}"
-        )
     if records.manifest.is_partial:
         notes.append(
             f"the records hold {records.manifest.num_records:,} of the {records.manifest.num_listed:,} images that "
@@ -131,7 +127,7 @@ def validate_run(fold: Fold, records: Records, choice: Choice, progress: Progres
         )
     parts = [(TRAIN_VAL, number) for number in sorted(set(rows["fold"]) - {NO_FOLD})]
     parts += [(TEST, NO_FOLD)] if (rows["split"] == TEST).any() else []
-    predictions, warnings = _predict(network, fold, records, parts, labels, progress)
+    predictions, warnings = _predict_members(fold, members, records, parts, labels, progress)
     points, predictions = _recalibrate(fold, records, predictions, choice, notes)
     truths = {}
     if choice.truth:
@@ -204,22 +200,53 @@ def _check_patients(fold: Fold, records: Records, rows: pd.DataFrame, allow: str
     notes.append(f"{reason}: patients of its training may be among these, and the scores biased")
 
 
-def _predict(
-    network: keras.Model,
+def _open_members(fold: Fold) -> list[Fold]:
+    """Open the folds with the networks of a run, itself or the members of an ensemble. Raises InputError."""
+    members = [fold]
+    if fold.kind == ENSEMBLE:
+        root = fold.folder.resolve().parents[1]
+        members = [open_fold(root / name) for name in fold.config.members or []]
+    for member in members:
+        member.require(MODEL)
+    return members
+
+
+def _predict_members(
     fold: Fold,
+    members: list[Fold],
     records: Records,
     parts: list[tuple[str, int]],
     labels: LabelSet,
     progress: Progress,
 ) -> tuple[Predictions, dict[str, list[str]] | None]:
+    """Predict with a network, or average those of an ensemble as it does; an ensemble does not judge the images."""
+    found = [_predict(member, records, parts, labels, progress) for member in members]
+    if fold.kind != ENSEMBLE:
+        return found[0]
+    predictions = [of_member for of_member, _ in found]
+    if not fold.shares_validation:
+        predictions = [calibrate_member(of_member, member.operating_points.calibration)
+                       for of_member, member in zip(predictions, members, strict=True)]  # fmt: skip
+    return combine_test(predictions, fold.config.average or "logits"), None
+
+
+def _predict(
+    fold: Fold, records: Records, parts: list[tuple[str, int]], labels: LabelSet, progress: Progress
+) -> tuple[Predictions, dict[str, list[str]] | None]:
     """Predict images of the records, and judge them by the run's out-of-distribution check, if it has one."""
+    network = load_network(fold.folder / MODEL, fold.labels)
+    if network.input_shape[1] != records.manifest.size:
+        raise InputError(
+            f"{fold.name} takes images of {network.input_shape[1]} px, and {records.folder} has "
+            f"{records.manifest.size}: convert the data again with size={network.input_shape[1]}"
+        )
     columns = [fold.labels.index(label) for label in labels]
     of_truth = LabelSet(tuple(records.labels.require(label) for label in labels))
     check = load_ood_check(fold.folder / OOD_CHECK) if (fold.folder / OOD_CHECK).is_file() else None
     both = compile_network(keras.Model(network.input, [network.output, network.get_layer(LOGITS).input]))
     batches = [records.evaluation_batches(split, fold=number, batch_size=BATCH, labels=of_truth)
                for split, number in parts]  # fmt: skip
-    advance = progress.start("predicting", sum(map(len, batches)))
+    advance = progress.start(f"predicting with {fold.name}", sum(map(len, batches)))
     found: dict[str, list[np.ndarray]] = {name: [] for name in ("image_ids", "patient_ids", "values", "logits")}
     warnings: dict[str, list[str]] = {}
     for of_part in batches:

@@ -52,7 +52,8 @@ def check_comparable(runs: Sequence[Run]) -> None:
     """Check that runs were scored on the same images and labels. Raises InputError that says what differs."""
     first = runs[0]
     for other in runs[1:]:
-        if (own := _list_readings(other)) != (wanted := _list_readings(first)):
+        have_sources = other.folds[0].config.sources and first.folds[0].config.sources  # early runs have none
+        if have_sources and (own := _list_readings(other)) != (wanted := _list_readings(first)):
             raise InputError(
                 f"{first.name} and {other.name} were trained on data that were read in other ways, {wanted} and {own}: "
                 "their labels do not mean the same and cannot stand in one table"

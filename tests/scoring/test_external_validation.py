@@ -17,6 +17,7 @@ from cxrkeras.models.past import UNKNOWN, save_past
 from cxrkeras.phantoms.writing import write_phantoms
 from cxrkeras.records.folder import open_records
 from cxrkeras.records.write import write_records
+from cxrkeras.scoring.ensemble import build_ensemble
 from cxrkeras.scoring.evaluations import is_evaluation, open_evaluation
 from cxrkeras.scoring.external_validation import (
     Choice,
@@ -89,6 +90,23 @@ def test_all_images_are_scored_where_the_split_was_chosen_here(validated, others
     assert len(validated.predictions) == 120
     assert validated.config["views"] == others.index["view"].value_counts().to_dict()
     assert set(validated.warnings) == set(others.index["image_id"])
+
+
+def test_an_ensemble_averages_its_members_as_it_was_built(fold, validated, others, tmp_path):
+    root = tmp_path / "runs"
+    names = [f"a/{fold.folder.name}", f"b/{fold.folder.name}"]
+    for name in names:
+        shutil.copytree(fold.folder, root / name)
+    ensemble = build_ensemble([Fold(root / name) for name in names], root=root)
+    found = validate_run(ensemble, others, Choice())
+    assert np.allclose(found.predictions.logits, validated.predictions.logits, atol=1e-5)  # the mean of two equal ones
+    assert found.warnings is None
+    assert ensemble.config.sources == fold.config.sources
+    drift = tabulate_drift(ensemble, found)
+    assert drift["auc_here"].to_numpy() == pytest.approx(tabulate_drift(fold, validated)["auc_here"], nan_ok=True)
+    shutil.rmtree(root / "b")
+    with pytest.raises(InputError, match="no run"):
+        validate_run(ensemble, others, Choice())
 
 
 def test_drift_equals_what_a_reader_computes(fold, validated, others):

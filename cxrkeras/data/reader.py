@@ -39,9 +39,16 @@ class Reader:
 
 def list_tables(folder: Path) -> Tables:
     """Read the headers of the CSV files in a folder and in the folders directly in it."""
-    places = [Path(entry) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
-    found = [Path(entry) for place in [folder, *places] for entry in os.scandir(place) if _is_table(entry)]
+    places = [Path(entry) for entry in _scan(folder) if entry.is_dir() and not entry.name.startswith(".")]
+    found = [Path(entry) for place in [folder, *places] for entry in _scan(place) if _is_table(entry)]
     return {path: frozenset(read_header(path)) for path in sorted(found)}
+
+
+def _scan(folder: Path) -> list[os.DirEntry]:
+    try:
+        return list(os.scandir(folder))
+    except OSError:
+        return []  # a folder that may not be read
 
 
 def _is_table(entry: os.DirEntry) -> bool:

@@ -110,7 +110,9 @@ def _describe_source(validated: Validated) -> str:
 def _list_warnings(validated: Validated, drift: pd.DataFrame) -> list[str]:
     """List what limits the scores."""
     warnings = [SYNTHETIC.rstrip(".")] if validated.config["is_synthetic"] else []
-    if validated.warnings is not None:
+    if validated.warnings is None:
+        warnings.append("nothing checks whether these images look like those of its training: it has no such check")
+    else:
         unlike = sum(map(bool, validated.warnings.values()))
         if unlike > MANY_UNLIKE * len(validated.warnings):
             warnings.append(

@@ -20,7 +20,7 @@ from cxrkeras.data.dataset import TEST, TRAIN_VAL
 from cxrkeras.data.folds import parse_split_name
 from cxrkeras.data.identity import JOINED, draw_shares, name_patient
 from cxrkeras.data.preparation import check_preparation
-from cxrkeras.data.readers import read_labels
+from cxrkeras.data.readers import LabelFile, read_labels
 from cxrkeras.errors import InputError
 from cxrkeras.labels import NOT_KNOWN, LabelSet, known_truth
 from cxrkeras.models.classifier import LOGITS
@@ -110,6 +110,7 @@ def validate_run(fold: Fold, records: Records, choice: Choice, progress: Progres
     run was trained, calibrated or chosen on, and where this cannot be checked.
     """
     members = _open_members(fold)
+    truth = read_labels(choice.truth) if choice.truth else None  # a file that cannot be read is reported first
     notes: list[str] = []
     labels = share_labels(fold.labels, records.labels, str(records.folder), notes)
     check_preparation(records.manifest.preparation, fold.config.preparation, str(records.folder), fold.name)
@@ -130,9 +131,9 @@ def validate_run(fold: Fold, records: Records, choice: Choice, progress: Progres
     predictions, warnings = _predict_members(fold, members, records, parts, labels, progress)
     points, predictions = _recalibrate(fold, records, predictions, choice, notes)
     truths = {}
-    if choice.truth:
+    if choice.truth and truth:
         is_joined = records.manifest.namespace == JOINED
-        truths[choice.truth.name] = _read_truth(choice.truth, predictions, notes, is_joined=is_joined)
+        truths[choice.truth.name] = _match_truth(truth, choice.truth, predictions, notes, is_joined=is_joined)
     config = _describe(fold, records, labels, split, choice, rows)
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
     return Validated(
@@ -293,12 +294,13 @@ def _recalibrate(
     return fit_operating_points(fitting, origin), predictions.take(~is_fitted)
 
 
-def _read_truth(path: Path, predictions: Predictions, notes: list[str], *, is_joined: bool) -> Predictions:
-    """Read another truth for images that were predicted; images and labels that it lacks are left out.
+def _match_truth(
+    given: LabelFile, path: Path, predictions: Predictions, notes: list[str], *, is_joined: bool
+) -> Predictions:
+    """Match another truth with images that were predicted; images and labels that it lacks are left out.
 
     is_joined: whether the ids begin with the source of the image.
     """
-    given = read_labels(path)
     ids = [str(image_id).partition("/")[2] if is_joined else str(image_id) for image_id in predictions.image_ids]
     rows = _match_images(given.table["image_id"], ids, path)
     here = given.table[rows.notna()]

@@ -148,7 +148,8 @@ class ImageFiles:
         """Find the file of a path relative to the folder."""
         if found := self.by_path.get(path):
             return found
-        path = posixpath.normpath(path)
+        if path.startswith(".") or "/." in path or "//" in path:
+            path = posixpath.normpath(path)
         return self.by_path.get(path) or self._by_path_key.get(_key(path))
 
     def find(self, name: str) -> list[str]:

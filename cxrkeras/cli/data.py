@@ -97,12 +97,19 @@ def vocabulary(
     second: Annotated[str, typer.Argument(help="Another one.")],
     terms: Annotated[str, typer.Option(help="In which terms: nih, common, or a TOML file of your own.")] = "common",
 ) -> None:
-    """Print what two data sets share: the names of each that mean the same, and where that is stated."""
+    """Print what two data sets share: the names of each that mean the same, and where that is stated.
+
+    A file of your own has `labels = ["Fluid", ...]`, optionally `no_finding = "..."`, and a table for each kind of data
+    set, as `[chexpert]`, with lines `"Pleural Effusion" = "Fluid"`; `[table]` is for a CSV of your own, which is
+    otherwise matched by spelling. Names that only nearly mean the same are not mapped, nor is No Finding.
+    """
     from cxrkeras.data.readers import READERS
     from cxrkeras.data.vocabulary import load_terms
 
     loaded = load_terms(terms)
     kinds = list(dict.fromkeys([*(reader.kind for reader in READERS), *loaded.names]))
+    if first == second:
+        raise InputError(f"name two different kinds of data sets; got {first} twice")
     for kind in (first, second):
         if kind not in loaded.names:
             raise InputError(f"no names of {kind!r} in terms of {loaded.name}; choose from {', '.join(kinds)}")
@@ -111,7 +118,9 @@ def vocabulary(
 
 @app.command()
 def doctor(
-    data: Annotated[str, typer.Argument(help="A data folder, or several, as for `records`.")] = "data/nih",
+    data: Annotated[
+        Optional[list[str]], typer.Argument(help="Data folders, as for `records`; by default data/nih.")
+    ] = None,
     open_images: Annotated[bool, typer.Option("--open", help="Decode every image: odd ones, duplicates.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     kind: Kind = None,
@@ -147,12 +156,12 @@ def doctor(
 @app.command()
 def records(
     data: Annotated[
-        str,
+        Optional[list[str]],
         typer.Option(
-            help="A public data set (`cxrkeras datasets` lists them) or a folder with a CSV of your own; several, "
-            "separated by spaces, are joined."
+            help="A public data set (`cxrkeras datasets` lists them) or a folder with a CSV of your own, by default "
+            "data/nih; several, separated by spaces or each with --data, are joined."
         ),
-    ] = "data/nih",
+    ] = None,
     name: Annotated[
         Optional[str], typer.Option(help="Folder under records/; by default DATA-SIZE, as in nih-224.")
     ] = None,
@@ -290,7 +299,7 @@ def verify(
         Optional[str], typer.Argument(help="A folder under records/ or a path; by default the newest.")
     ] = None,
     data: Annotated[
-        Optional[str],
+        Optional[list[str]],
         typer.Option(help="The data folders they were made from: compare the fingerprint too."),
     ] = None,
 ) -> None:
@@ -312,7 +321,7 @@ def verify(
         check_source(opened, dataset)
     with show_progress() as progress:
         opened.verify(progress)
-    source = f", made from {data} as it is now" if data else ""
+    source = f", made from {' and '.join(map(str, split_folders(data)))} as it is now" if data else ""
     console.print(
         f"verified {opened.folder}: {num_of(manifest.num_records, 'record')} in "
         f"{num_of(len(manifest.shards), 'shard')}, split {manifest.split_name}{source}"

@@ -85,9 +85,13 @@ Weights = Annotated[
 Settings = Annotated[str, typer.Option("--set", help="Settings as section.key=value, separated by spaces.")]
 
 
-def split_folders(text: str) -> list[Path]:
-    """Split the names of data folders at spaces; the name of one folder may contain them."""
-    return [Path(text)] if Path(text).exists() else [Path(name) for name in text.split()] or [Path(text)]
+def split_folders(texts: list[str] | None) -> list[Path]:
+    """Split the names of data folders at spaces; the name of one that exists may contain them; data/nih by default."""
+    paths: list[Path] = []
+    for text in texts or ["data/nih"]:
+        names = [text] if Path(text).exists() else text.split() or [text]
+        paths += map(Path, names)
+    return paths
 
 
 def print_error(text: str) -> None:

@@ -11,6 +11,7 @@ from cxrkeras.errors import InputError
 from cxrkeras.text import num_of
 
 CORNERS = ("x_min", "y_min", "x_max", "y_max")
+MANY_OUTSIDE = 0.02  # share of boxes outside of their images from which these were resized
 SAME_BOX = 0.4  # intersection over union from which two boxes count as one, as in the VinBigData challenge
 
 
@@ -47,8 +48,8 @@ def _group_boxes(corners: np.ndarray) -> np.ndarray:
 def scale_to_files(boxes: pd.DataFrame, paths: dict[str, str | None], notes: list[str]) -> pd.DataFrame:
     """Scale boxes with CORNERS in pixels to BOX_COLUMNS, by the sizes of the image files at `paths`.
 
-    Boxes of images that are missing or unreadable are left out; so are, with a note, those that lie outside of their
-    image or are empty.
+    Boxes of images that are missing or unreadable are left out; so are, with a note, those of images with a box that is
+    empty or outside, and all boxes where many are outside, as the images were resized then.
     """
     sizes = {}
     for image_id in boxes["image_id"].unique():
@@ -62,12 +63,18 @@ def scale_to_files(boxes: pd.DataFrame, paths: dict[str, str | None], notes: lis
     boxes = boxes[boxes["image_id"].isin(sizes)]
     frame = np.array([sizes[image_id] for image_id in boxes["image_id"]], float).reshape(-1, 2)
     corners = boxes[list(CORNERS)].to_numpy(float) / np.tile(frame, 2)
-    wrong = (corners < 0).any(axis=1) | (corners > 1).any(axis=1) | (corners[:, 2:] <= corners[:, :2]).any(axis=1)
-    if wrong.any():
+    is_outside = (corners < 0).any(axis=1) | (corners > 1).any(axis=1)
+    wrong = is_outside | (corners[:, 2:] <= corners[:, :2]).any(axis=1)
+    if is_outside.mean() > MANY_OUTSIDE:
         notes.append(
-            f"{num_of(int(wrong.sum()), 'box')} of {len(boxes):,} left out, as empty or outside of the image: boxes "
-            "are in pixels of the original images"
+            f"all {len(boxes):,} boxes left out: {int(is_outside.sum()):,} lie outside of their images, which are "
+            "therefore not of the original size, in whose pixels the boxes are"
         )
+        wrong[:] = True
+    elif wrong.any():
+        wrong = boxes["image_id"].isin(boxes["image_id"][wrong]).to_numpy()
+        count = num_of(int(wrong.sum()), "box")
+        notes.append(f"{count} of {len(boxes):,} left out, of images with a box that is empty or outside")
     scaled = pd.DataFrame(np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]), boxes.index, BOX_COLUMNS[2:])
     return boxes[["image_id", "label"]].join(scaled)[~wrong].reset_index(drop=True)
 

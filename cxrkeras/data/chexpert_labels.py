@@ -81,7 +81,7 @@ def read_blanks(values: pd.DataFrame, reading: Reading, notes: list[str]) -> tup
     is_blank = values == NOT_KNOWN
     values = values.where(values != _NO_COLUMN, NOT_KNOWN).astype(np.int8)
     count, total = int(is_blank.to_numpy().sum()), is_blank.size
-    what = f"{count:,} of {total:,} labels are blank, as their reports do not mention them"
+    what = f"{count:,} of {total:,} labels of the label files are blank, as reports do not mention them"
     if blank == AS_ABSENT:
         notes.append(f"{what}: they count as absent; blank=unknown reads them as not known")
         return values.mask(is_blank, ABSENT).astype(np.int8), {"blank": AS_ABSENT}

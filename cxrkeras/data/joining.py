@@ -10,7 +10,7 @@ from cxrkeras.data.dataset import TEST, TRAIN_VAL, Dataset, check_splits, digest
 from cxrkeras.data.folds import parse_split_name
 from cxrkeras.data.identity import JOINED, NIH_PATIENTS, name_patient
 from cxrkeras.errors import InputError
-from cxrkeras.labels import PRESENT
+from cxrkeras.labels import PRESENT, LabelSet
 from cxrkeras.text import num_of
 
 DROP, TO_TEST = OVERLAPS = ("drop", "test")
@@ -42,7 +42,7 @@ def join_datasets(datasets: Sequence[Dataset], overlap: str | None = None) -> Da
     table = pd.concat([_name_rows(dataset, name) for name, dataset in zip(names, datasets, strict=True)],
                       ignore_index=True)  # fmt: skip
     notes += _describe_shared(table, datasets)
-    table = _drop_known_images(table, notes)
+    table = _drop_known_images(table, first.labels, notes)
     table = _agree_on_split(table, overlap, notes)
     check_splits(table, first.folder, notes, errors)
     boxes = pd.concat([dataset.boxes.assign(image_id=f"{name}/" + dataset.boxes["image_id"])
@@ -117,13 +117,18 @@ def _describe_shared(table: pd.DataFrame, datasets: Sequence[Dataset]) -> list[s
     return notes
 
 
-def _drop_known_images(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Keep each image of a namespace from the first set only."""
-    first = table.groupby("picture")["source"].transform("first")
-    is_again = table["source"] != first
-    counts = table[is_again].groupby(["source", first[is_again]], sort=False).size()
-    for (source, kept_from), count in counts.items():
-        notes.append(f"{num_of(int(count), 'image')} of {source} left out, as {kept_from} has the same")
+def _drop_known_images(table: pd.DataFrame, labels: LabelSet, notes: list[str]) -> pd.DataFrame:
+    """Keep each image of a namespace from the first set only; the notes say where the labels of the others differ."""
+    by_picture = table.groupby("picture")
+    kept_from = by_picture["source"].transform("first")
+    is_again = table["source"] != kept_from
+    values = table[list(labels)]
+    differs = (values != by_picture[list(labels)].transform("first")).any(axis=1)
+    for (source, kept), rows in table[is_again].groupby(["source", kept_from[is_again]], sort=False):
+        note = f"{num_of(len(rows), 'image')} of {source} left out, as {kept} has the same"
+        if count := int(differs[rows.index].sum()):
+            note += f": the labels of {kept} are kept, and those of {source} differ in {count:,} of them"
+        notes.append(note)
     return table[~is_again].reset_index(drop=True)
 
 

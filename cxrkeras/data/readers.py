@@ -105,7 +105,10 @@ def read_again(folders: Sequence[Path], sources: Sequence[Mapping[str, Any]], ov
     Raises InputError as `read_datasets`, and for another number of folders.
     """
     if len(folders) != len(sources):
-        raise InputError(f"the records were made of {num_of(len(sources), 'data set')}; got {len(folders)}")
+        names = " and ".join(source["name"] for source in sources)
+        raise InputError(
+            f"the records were made of {num_of(len(sources), 'data set')}, {names} in this order; got {len(folders)}"
+        )
     datasets = []
     for folder, source in zip(folders, sources, strict=True):
         rule, seed = parse_split_name(source["split_name"]) or (HASHED, 0)

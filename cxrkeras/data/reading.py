@@ -72,5 +72,5 @@ class Reading:
             if getattr(self, name) and name not in takes:
                 option = "patients" if name == "namespace" else name
                 raise InputError(
-                    f"{title} is read without {name}: its patients, columns and labels are fixed", option=option
+                    f"{title} is read without {option}: its patients, columns and labels are fixed", option=option
                 )

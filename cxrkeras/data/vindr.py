@@ -42,6 +42,7 @@ def read_vindr(folder: Path, paths: list[Path], reading: Reading) -> Dataset:
     has_split = table["split"].nunique() == 2
     table = check_ids(table if has_split else table.drop(columns="split"), used[0], notes, errors)
     notes.append("VinDr-CXR names no patients: each image counts as a patient of its own")
+    notes.append("all images are PA, as the publication says; age and sex are not given")
     notes.append(f"a label is present if {'most' if rule == MAJORITY else 'any'} of the readers of an image say so")
     files = list_folder(folder)
     located = locate_by_stem(table["image_id"], files)

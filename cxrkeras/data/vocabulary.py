@@ -19,6 +19,7 @@ from cxrkeras.text import num_of
 
 COMMON = "common"
 TRACKED = (NIH_TERMS := "nih", COMMON)
+COMPLETE = ("padchest", "openi")  # kinds whose labels are those that occur, and whose lists name all that is there
 _RESERVED = ("labels", "no_finding")
 
 
@@ -59,7 +60,8 @@ def load_terms(terms: str) -> Terms:
                            if (found := tuple(label for label in of_name if label in label_set))}  # fmt: skip
             sources[kind] = {name: line[1] for name, line in lines.items()}
     for kind, other in tracked["same"].items():
-        names[kind], sources[kind] = names[other], sources[other]
+        names[kind] = names[other]
+        sources[kind] = {name: f"as in {other}, {source}" for name, source in sources[other].items()}
     if terms == NIH_TERMS:  # its own images keep the label that means no finding
         nothing = {NO_FINDING: (NO_FINDING,)}
         names |= {kind: names[kind] | nothing for kind in (NIH_KIND, PHANTOMS)}
@@ -68,7 +70,10 @@ def load_terms(terms: str) -> Terms:
 
 def _load_own(path: Path) -> Terms:
     if not path.is_file():
-        raise InputError(f"terms must be {', '.join(TRACKED)} or a TOML file; got {str(path)!r}", option="terms")
+        what = "there is no such file" if path.suffix else "there is no file of that name either"
+        raise InputError(
+            f"terms must be {', '.join(TRACKED)} or a TOML file; got {str(path)!r}, and {what}", option="terms"
+        )
     try:
         content = tomllib.loads(path.read_text("utf-8"))
         labels = content["labels"]
@@ -116,8 +121,8 @@ def translate(dataset: Dataset, terms: Terms) -> Dataset:
     """Read a data set in terms of another label set.
 
     A label is present if one of the names that mean it is, else uncertain if one is, else absent if all are, else not
-    known; so is a label that no name means. Notes name what was mapped and what was not. Raises InputError if no label
-    of the set has a meaning.
+    known; so is a label that no name means, unless the set would name it if it were there. Notes name what was mapped
+    and what was not. Raises InputError if no label of the set has a meaning.
     """
     names = find_names(terms, dataset.kind, dataset.labels)
     if not names:
@@ -127,10 +132,14 @@ def translate(dataset: Dataset, terms: Terms) -> Dataset:
             option="terms",
         )
     values, lacking = {}, []
+    named = {label for meant in terms.names.get(dataset.kind, {}).values() for label in meant}
+    is_labelled = (dataset.table[list(dataset.labels)].to_numpy(np.int8) != NOT_KNOWN).any(axis=1)
     for label in terms.labels:
         columns = [name for name, meant in names.items() if label in meant]
         values[label] = _combine(dataset.table[columns].to_numpy(np.int8))
-        if not columns:
+        if not columns and dataset.kind in COMPLETE and label in named:
+            values[label] = np.where(is_labelled, ABSENT, NOT_KNOWN).astype(np.int8)  # it occurs in no row of the table
+        elif not columns:
             lacking.append(label)
     unused = [name for name in dataset.labels if name not in names]
     notes = [f"{num_of(len(names), 'label')} of {len(dataset.labels)} read in terms of {terms.name}"]

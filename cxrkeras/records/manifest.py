@@ -145,6 +145,11 @@ def check_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) 
     found = json.loads(json.dumps(found))
     for key, value in wanted.items():
         if found.get(key) != value:
+            if key == "fingerprint":
+                raise InputError(
+                    f"{folder} holds records, finished or not, of other data: images, labels, patients or splits have "
+                    "changed since; choose another name, or delete the folder"
+                )
             name, there, now = _find_difference(key, found.get(key), value)
             raise InputError(
                 f"{folder} holds records with other settings: {name} is {there!r} there and {now!r} now; choose "

@@ -61,11 +61,19 @@ def test_a_label_is_present_if_any_of_its_names_is(tmp_path):
     assert dataset.labels == load_terms("common").labels
     assert table["Effusion"].tolist() == [0, 1, NOT_KNOWN, 0, 0, 0]
     assert table["Cardiomegaly"].tolist() == [0, 0, NOT_KNOWN, 0, 1, 0]
-    assert (table["Pneumothorax"] == NOT_KNOWN).all()
+    assert table["Pneumothorax"].tolist() == [
+        0,
+        0,
+        NOT_KNOWN,
+        0,
+        0,
+        0,
+    ]  # a list that does not name it says that it is absent
+    assert (table["Lung Lesion"] == NOT_KNOWN).all()  # no name of this set means it
     notes = "\n".join(dataset.notes)
     assert "3 labels of 5 read in terms of common" in notes
     assert "labels not read, without an equal in common: scoliosis, normal" in notes
-    assert "not known in this set: Atelectasis, Consolidation" in notes
+    assert "not known in this set: Lung Lesion, Lung Opacity, Enlarged Cardiomediastinum" in notes
     assert dataset.settings == {"views": "all", "terms": "common"}
 
 
@@ -133,7 +141,16 @@ def test_an_image_that_two_sets_have_is_kept_once_and_its_patient_on_one_side(tm
     notes = "\n".join(dataset.notes)
     assert "2 patients are in both first and second" in notes
     assert "1 image of second left out, as first has the same" in notes
+    assert "differ in" not in notes
     assert table.groupby("patient_id")["split"].nunique().max() == 1
+
+
+def test_labels_that_differ_for_the_same_image_are_counted(tmp_path):
+    first = write_release(tmp_path / "first", names(1, 2, 3, 4))
+    second = write_release(tmp_path / "second", [(image, "Hernia") for image, _ in names(3)] + names(4, 5))
+    notes = read_datasets([first, second]).notes
+    sentence = "4 images of second left out, as first has the same: the labels of first are kept, and those of second"
+    assert f"{sentence} differ in 2 of them" in notes
 
 
 def test_lists_that_contradict_each_other_are_refused_until_one_says_what_to_do(tmp_path):
@@ -196,7 +213,7 @@ def test_joined_records_and_their_folds(tmp_path):
     other = read_datasets(folders, Reading(terms="nih", blank="unknown"))
     with pytest.raises(InputError, match="sources, 2, settings, blank is 'absent' there and 'unknown' now"):
         write_records(other, tmp_path / "records", size=32, num_folds=3, split_rule="grouped")
-    with pytest.raises(InputError, match="made of 2 data sets; got 1"):
+    with pytest.raises(InputError, match="made of 2 data sets, first and chexpert in this order; got 1"):
         read_again(folders[:1], sources, None)
     ids = records.index["patient_id"].unique()
     salt, rounds = bytes.fromhex(records.manifest.patient_salt), records.manifest.patient_rounds

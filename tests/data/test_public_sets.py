@@ -248,7 +248,27 @@ def test_boxes_outside_of_a_resized_image_are_left_out_with_a_note(tmp_path):
     path.write_text(path.read_text().replace("10,10,50,50", "10,10,50,500").replace("14,10,54,50", "14,10,54,500"))
     dataset = read_dataset(folder)
     assert not len(dataset.boxes)
-    assert "1 box of 1 left out, as empty or outside of the image" in notes_of(dataset)
+    assert (
+        "all 1 boxes left out: 1 lie outside of their images, which are therefore not of the original size"
+        in notes_of(dataset)
+    )
+
+
+def test_one_box_outside_takes_the_others_of_its_image_with_it(tmp_path):
+    folder = write_vindr(tmp_path)
+    path = folder / "annotations" / "annotations_train.csv"
+    many = [f"b,R{k % 2 + 1},No finding,,,," for k in range(2)] + [f"c{k},R1,Pneumonia,1,1,9,9" for k in range(60)]
+    path.write_text(path.read_text() + "\n".join(many) + "\na,R3,Pneumonia,190,10,220,50\n")
+    labels = folder / "annotations" / "image_labels_train.csv"
+    labels.write_text(labels.read_text() + "".join(f"c{k},R1,1,0,0\n" for k in range(60)))
+    from PIL import Image
+
+    for k in range(60):
+        Image.new("L", (200, 100)).save(folder / "train" / f"c{k}.png")
+    dataset = read_dataset(folder, Reading(readers="any"))
+    assert "a" not in set(dataset.boxes["image_id"])
+    assert len(dataset.boxes) == 61
+    assert "3 boxes of 64 left out, of images with a box that is empty or outside" in notes_of(dataset)
 
 
 def write_rsna(folder, images=("a", "b", "c")):

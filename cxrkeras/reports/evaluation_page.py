@@ -18,12 +18,13 @@ from cxrkeras.reports import figures, sections
 from cxrkeras.reports.figures import format_interval
 from cxrkeras.reports.page import Page, Section, Table, save_page
 from cxrkeras.scoring.evaluation import MEAN, Evaluation, evaluate, evaluate_groups
-from cxrkeras.scoring.external_validation import Choice, Validated, tabulate_agreement, tabulate_drift, validate_run
+from cxrkeras.scoring.external_validation import Choice, Validated, tabulate_drift, validate_run
 from cxrkeras.scoring.intervals import REPLICATES
 from cxrkeras.scoring.operating_points import save_operating_points
 from cxrkeras.scoring.predictions import save_predictions
 from cxrkeras.scoring.run import SYNTHETIC
 from cxrkeras.scoring.run_files import METRICS, RECALIBRATION, TEST_SET, VALIDATION
+from cxrkeras.scoring.second_truth import tabulate_agreement
 from cxrkeras.text import num_of
 
 if TYPE_CHECKING:

@@ -21,14 +21,12 @@ from cxrkeras.scoring.ensemble import build_ensemble
 from cxrkeras.scoring.evaluations import is_evaluation, open_evaluation
 from cxrkeras.scoring.external_validation import (
     Choice,
-    _match_images,
-    share_labels,
-    tabulate_agreement,
     tabulate_drift,
     validate_run,
 )
 from cxrkeras.scoring.run import Fold
 from cxrkeras.scoring.run_files import TRAINED_ON
+from cxrkeras.scoring.second_truth import _match_images, share_labels, tabulate_agreement
 from tests.support.shell import run_here
 
 REPLICATES = 50

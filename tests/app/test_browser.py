@@ -180,8 +180,13 @@ def open_first(page, labels=NIH):
 
 def choose(page, text):
     """Choose an option of the dropdown that is open."""
-    options = wait(lambda: find(page, ".dash-dropdown-content [role=option]"))
-    next(option for option in options if text in option.text).click()
+
+    def click():
+        options = find(page, ".dash-dropdown-content [role=option]")
+        next(option for option in options if text in option.text).click()
+        return True
+
+    wait(click)  # a list that is drawn again meanwhile is read again
 
 
 def downloaded(page, ending):
@@ -428,7 +433,7 @@ def test_label_sets_of_any_size_are_legible(driver, predictor, uploads, count):
     labels = LabelSet(names, names[-1] if count > 1 else None)
     with serve(create_app(Oracle(predictor.facts, labels))) as address, visit(driver, address) as page:
         upload(page, uploads)
-        assert max(row.rect["height"] for row in find(page, "#rows tr")) < 250
+        wait(lambda: max(row.rect["height"] for row in find(page, "#rows tr")) < 250)
         find(page, "#show")[0].click()
         wait(lambda: find(page, ".dash-dropdown-search"))[0].send_keys("sign 0")
         choose(page, "sign 0 above its threshold")

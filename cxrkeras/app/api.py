@@ -16,7 +16,7 @@ from cxrkeras import __version__
 from cxrkeras.app.image_report import NOTICE, render_image_report
 from cxrkeras.app.openapi import build_document, render_docs
 from cxrkeras.app.problems import make_problem
-from cxrkeras.data.images import decode_image, hold_memory, read_warnings, shrink_image
+from cxrkeras.data.images import decode_for, hold_memory, read_warnings, shrink_image
 from cxrkeras.errors import InputError
 from cxrkeras.explain.overlay import blend_map, paint_layer
 from cxrkeras.explain.sheet import check_label
@@ -77,8 +77,10 @@ def _read_upload() -> FileStorage:
 
 
 @contextmanager
-def _decode(upload: FileStorage) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
-    """Decode a grey image, uint8 (height, width), and what its header warns of; InputError if it cannot be read.
+def _decode(upload: FileStorage) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[str, ...]]]:
+    """Decode the grey image for readers and for the network, uint8 (height, width), and what its header warns of.
+
+    Raises InputError if it cannot be read.
 
     The image counts as memory in use until the block ends, so that only so many are decoded at once.
     """
@@ -87,7 +89,8 @@ def _decode(upload: FileStorage) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]
     if len(content) > limits.file_bytes:
         raise FileTooLarge(f"more than the {limits.file_bytes / 2**20:g} MB that a file may have")
     with hold_memory(content, limits.pixels):
-        yield decode_image(content, limits.pixels), read_warnings(content, limits.pixels)
+        images = decode_for(_predictor().facts.preparation, content, limits.pixels)
+        yield *images, read_warnings(content, limits.pixels)
 
 
 def _read_side() -> int:
@@ -112,8 +115,8 @@ def predict():
         for upload in _read_uploads():
             result = {"name": _name(upload)}
             try:
-                with _decode(upload) as (grey, warnings):
-                    answer = predictor.answer(grey, warnings=warnings)
+                with _decode(upload) as (grey, seen, warnings):
+                    answer = predictor.answer(seen, warnings=warnings)
                     result |= describe_answer(answer, predictor.facts.thresholds) | _describe_picture(grey, side)
                 results.append(result)
             except InputError as error:
@@ -129,26 +132,26 @@ def explain():
         upload = _read_upload()
         wants_png = flask.request.accept_mimetypes.best_match(["application/json", "image/png"]) == "image/png"
         try:
-            labels = predictor.facts.labels
+            labels, crop = predictor.facts.labels, predictor.facts.preparation.crop
             label = check_label(flask.request.form.get("label", ALL)[:LONGEST_LABEL], labels)
             if wants_png and label == ALL:
                 raise InputError("a PNG shows one label: give `label`, or ask for application/json")
             side = _read_side()
-            with _decode(upload) as (grey, warnings):
-                answer = predictor.answer(grey, with_maps=True, warnings=warnings)
+            with _decode(upload) as (grey, seen, warnings):
+                answer = predictor.answer(seen, with_maps=True, warnings=warnings)
                 if wants_png:
                     image = shrink_image(grey, side or PNG_SIDE)
                 picture = _describe_picture(grey, side)
         except InputError as error:
             return make_problem(**describe_problem(error)["problem"])
         if wants_png:
-            blended = blend_map(image, answer.maps[labels.index(label)])
+            blended = blend_map(image, answer.maps[labels.index(label)], crop)
             return flask.Response(_encode_png(Image.fromarray(blended)), content_type="image/png")
         maps = [
             {
                 "label": name,
                 "has_evidence": bool(heat.any()),
-                "layer": _encode_url(paint_layer(heat, predictor.facts.size)),
+                "layer": _encode_url(paint_layer(heat, predictor.facts.size, (answer.height, answer.width), crop)),
             }
             for name, heat in zip(labels, answer.maps, strict=True)
             if label in (ALL, name)
@@ -164,8 +167,8 @@ def report():
     with _slot():
         upload = _read_upload()
         try:
-            with _decode(upload) as (grey, warnings):
-                answer = predictor.answer(grey, with_maps=True, warnings=warnings)
+            with _decode(upload) as (grey, seen, warnings):
+                answer = predictor.answer(seen, with_maps=True, warnings=warnings)
                 drawn = shrink_image(grey, LARGEST_PICTURE)
         except InputError as error:
             return make_problem(**describe_problem(error)["problem"])
@@ -192,7 +195,12 @@ def _encode_url(image: Image.Image) -> str:
 def describe_model():
     facts = _predictor().facts
     content = {name: getattr(facts, name) for name in facts.__dataclass_fields__}
-    own = {"labels": facts.labels.names, "no_finding": facts.labels.no_finding, "notice": NOTICE}
+    own = {
+        "labels": facts.labels.names,
+        "no_finding": facts.labels.no_finding,
+        "preparation": facts.preparation.model_dump(),
+        "notice": NOTICE,
+    }
     return flask.jsonify(content | own)
 
 

@@ -5,22 +5,21 @@ from datetime import datetime
 
 import numpy as np
 
+from cxrkeras.data.preparation import OWN, describe_preparation
 from cxrkeras.explain.overlay import plot_gradcam
 from cxrkeras.explain.sheet import NUM_TOP
 from cxrkeras.labels import display_name
 from cxrkeras.predict.predictor import Answer, Facts
 from cxrkeras.reports.page import Page, Picture, Section, Table, render_page
+from cxrkeras.scoring.calibration import UNCALIBRATED, explain_numbers
+from cxrkeras.scoring.run_files import PUBLISHED
 from cxrkeras.text import format_share
 
 NOTICE = "Research software. It is not a medical device and must not be used to diagnose patients."
 SYNTHETIC = "This network was trained on synthetic phantoms. It is of no use on radiographs of patients."
-PROBABILITY = (
-    "A probability is calibrated: of the validation images with 20 %, about 20 % had the finding. That holds for "
-    "similar patients, among whom findings are as frequent."
-)
-THRESHOLD = (
-    "A threshold is the probability at or above which a finding is reported as present. It was chosen on validation "
-    "images and is often low where a finding is rare."
+UNCHECKED = (
+    "Nothing checks whether an image is like those of the training: a photograph or a knee is answered like a chest "
+    "radiograph."
 )
 HEAT_MAP = "A heat map shows what raised the network's score for a label, not where a disease is."
 SCALE = (
@@ -33,7 +32,29 @@ _drawing = threading.Lock()  # matplotlib's caches of fonts are shared
 def list_warnings(answer: Answer, facts: Facts) -> list[str]:
     """List what a reader must know before any number."""
     warnings = [f"This may not be a chest radiograph like the training images: {reason}." for reason in answer.warnings]
-    return [NOTICE, *[SYNTHETIC] * facts.is_synthetic, *warnings]
+    return [NOTICE, *list_limits(facts), *warnings]
+
+
+def list_limits(facts: Facts) -> list[str]:
+    """List what limits all answers of a network."""
+    numbers = [explain_numbers(facts.calibration, facts.fitted_on)] * (facts.calibration == UNCALIBRATED)
+    return [SYNTHETIC] * facts.is_synthetic + [UNCHECKED] * (not facts.is_checked) + numbers
+
+
+def explain_decisions(facts: Facts) -> list[str]:
+    """Say what a probability and a threshold are, in a sentence or two each."""
+    numbers = (
+        explain_numbers(facts.calibration, facts.fitted_on)
+        if facts.calibration == UNCALIBRATED
+        else f"A probability is calibrated: of the {facts.fitted_on} images with 20 %, about 20 % had the finding. That "
+        "holds for similar patients, among whom findings are as frequent."
+    )
+    origin = (
+        f"It is published with the network ({facts.rule})."
+        if facts.fitted_on == PUBLISHED
+        else f"It was chosen on {facts.fitted_on} images and is often low where a finding is rare."
+    )
+    return [numbers, f"A threshold is the number at or above which a finding is reported as present. {origin}"]
 
 
 def render_image_report(name: str, digest: str, grey: np.ndarray, answer: Answer, facts: Facts) -> str:
@@ -48,9 +69,9 @@ def render_image_report(name: str, digest: str, grey: np.ndarray, answer: Answer
     table = _tabulate_labels(answer, facts)
     cells = f"The network sees {facts.size} x {facts.size} pixels, a map has {facts.cells} x {facts.cells} cells."
     with _drawing:
-        figure = plot_gradcam(grey, maps, answer.probs, title="", notice=cells)
+        figure = plot_gradcam(grey, maps, answer.probs, title="", notice=cells, crop=facts.preparation.crop)
         sections = [
-            Section("Findings", [PROBABILITY, THRESHOLD], tables=[table]),
+            Section("Findings", explain_decisions(facts), tables=[table]),
             Section("Where the network looked", [HEAT_MAP, SCALE], pictures=[
                 Picture("maps", figure, "The radiograph and the heat maps of its most probable findings (Grad-CAM).")
             ]),
@@ -77,13 +98,15 @@ def _tabulate_labels(answer: Answer, facts: Facts) -> Table:
 
 def describe_facts(facts: Facts) -> list[tuple[str, str]]:
     """Put the facts of a network into words, for a table."""
+    is_published = facts.fitted_on == PUBLISHED
     return [
         ("run", facts.run),
-        ("network", f"{facts.network}, epoch {facts.epoch}"),
+        ("network", facts.network if facts.epoch is None else f"{facts.network}, epoch {facts.epoch}"),
         ("input", f"grey, {facts.size} x {facts.size} pixels"),
+        *[("prepared", describe_preparation(facts.preparation))] * (facts.preparation != OWN),
         ("trained on", facts.trained_on),
         ("split", facts.split_name),
-        ("probabilities", f"{facts.calibration}, fitted on validation"),
-        ("thresholds", f"{facts.rule}, chosen on validation"),
+        ("probabilities", facts.calibration if is_published else f"{facts.calibration}, fitted on {facts.fitted_on}"),
+        ("thresholds", facts.rule if is_published else f"{facts.rule}, chosen on {facts.fitted_on}"),
         *facts.versions.items(),
     ]

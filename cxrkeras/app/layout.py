@@ -6,7 +6,7 @@ from typing import Any
 from dash import dcc, html
 
 from cxrkeras import __version__
-from cxrkeras.app.image_report import HEAT_MAP, NOTICE, PROBABILITY, SCALE, SYNTHETIC, THRESHOLD, describe_facts
+from cxrkeras.app.image_report import HEAT_MAP, NOTICE, SCALE, describe_facts, explain_decisions, list_limits
 from cxrkeras.explain.sheet import NUM_TOP
 from cxrkeras.labels import display_name
 from cxrkeras.predict.answers import LARGEST_PICTURE
@@ -20,7 +20,8 @@ def _attributes(**values: str) -> dict[str, Any]:
 
 def build_layout(facts: Facts, largest_file: int) -> html.Div:
     """Build the whole page, with the notices that are always there; `largest_file` in bytes."""
-    notices = [SYNTHETIC] * facts.is_synthetic + [NOTICE]
+    limits = list_limits(facts)
+    notices = [*limits, NOTICE]
     shared = {
         "file_bytes": largest_file,
         "picture_side": LARGEST_PICTURE,
@@ -36,7 +37,7 @@ def build_layout(facts: Facts, largest_file: int) -> html.Div:
             dcc.Download(id="csv-file"),
             _build_header(),
             html.P(NOTICE, className="notice", role="note"),
-            *[html.P(SYNTHETIC, className="banner")] * facts.is_synthetic,
+            *[html.P(limit, className="banner") for limit in limits],
             html.P(
                 "Cannot reach the server. Keep this page open; uploads resume automatically.",
                 id="offline",
@@ -44,7 +45,7 @@ def build_layout(facts: Facts, largest_file: int) -> html.Div:
                 role="alert",
                 hidden=True,
             ),
-            html.Main([_build_upload(), _build_overview(facts), _build_detail(facts.cells), _build_network(facts)]),
+            html.Main([_build_upload(), _build_overview(facts), _build_detail(facts), _build_network(facts)]),
             _build_foot(facts.run),
         ],
         id="page",
@@ -121,14 +122,14 @@ def _build_kinds(facts: Facts) -> dcc.Dropdown:
     return dcc.Dropdown(id="show", options=options, value="all", clearable=False, maxHeight=480)
 
 
-def _build_detail(cells: int) -> html.Section:
-    """Build the view of one image, or of two next to each other; `cells` is the side of a heat map."""
+def _build_detail(facts: Facts) -> html.Section:
+    """Build the view of one image, or of two next to each other."""
     return html.Section(
         [
             _build_toolbar(),
             html.Div(id="about", className="about"),
             html.Div(id="warnings", role="alert"),
-            html.Div([_build_look(), _build_answer(cells)], className="columns"),
+            html.Div([_build_look(), _build_answer(facts)], className="columns"),
         ],
         id="detail",
         hidden=True,
@@ -184,7 +185,7 @@ def _build_slider(key: str, text: str, value: int) -> html.Div:
     return html.Div([html.Label(text, htmlFor=key), slider], className="slider")
 
 
-def _build_answer(cells: int) -> html.Div:
+def _build_answer(facts: Facts) -> html.Div:
     """Build the place of the labels, which the script fills in, with a field that finds one among many."""
     field = [html.Label("Find a label", htmlFor="label-text"), dcc.Input(id="label-text", type="search")]
     return html.Div(
@@ -193,8 +194,8 @@ def _build_answer(cells: int) -> html.Div:
             html.Div(id="compared", className="quiet"),
             html.Div(field, id="find-label", className="search", hidden=True),
             html.Div(id="labels", className="labels", role="radiogroup", **_attributes(aria_labelledby="findings")),
-            html.P(f"{PROBABILITY} {THRESHOLD}", className="quiet"),
-            html.P(f"{HEAT_MAP} {SCALE} It has {cells} x {cells} cells.", className="quiet"),
+            html.P(" ".join(explain_decisions(facts)), className="quiet"),
+            html.P(f"{HEAT_MAP} {SCALE} It has {facts.cells} x {facts.cells} cells.", className="quiet"),
         ],
         id="answer",
         className="answer",

@@ -30,6 +30,7 @@ from cxrkeras.cli.tables import (
     print_sources,
 )
 from cxrkeras.errors import InputError
+from cxrkeras.models.registry import DEFAULT_SIZE
 from cxrkeras.records.find_records import RECORDS_ROOT, SKIPPED
 from cxrkeras.text import num_of
 
@@ -165,7 +166,15 @@ def records(
     name: Annotated[
         Optional[str], typer.Option(help="Folder under records/; by default DATA-SIZE, as in nih-224.")
     ] = None,
-    size: Annotated[int, typer.Option(help="Side of the stored images in pixels.")] = 224,
+    size: Annotated[
+        Optional[int], typer.Option(help="Side of the stored images in pixels; by default 224, or that of --like.")
+    ] = None,
+    like: Annotated[
+        Optional[str],
+        typer.Option(
+            help="A run or an adopted network whose size and preparation (crop, grey, window, resize) the images get."
+        ),
+    ] = None,
     folds: Annotated[int, typer.Option(help="Cross-validation folds, by patient.")] = 5,
     seed: Seed = 0,
     split: Annotated[
@@ -224,21 +233,31 @@ def records(
         ignore=tuple(ignore.split()),
         normal=normal,
     )
-    make_records(split_folders(data), name, size, folds, reading, duplicates, overlap, max_skipped)
+    make_records(split_folders(data), name, size, folds, reading, duplicates, overlap, max_skipped, like)
 
 
 def make_records(
     data: list[Path],
     name: str | None,
-    size: int,
+    size: int | None,
     folds: int,
     reading: "Reading | None" = None,
     duplicates: str = "error",
     overlap: str | None = None,
     max_skipped: float = 0.01,
+    like: str | None = None,
 ) -> Path:
+    from cxrkeras.data.preparation import OWN
     from cxrkeras.data.readers import read_datasets
     from cxrkeras.data.reading import Reading
+    from cxrkeras.scoring.run import open_fold
+
+    model = open_fold(like) if like else None
+    if model and size not in (None, model.size):
+        raise InputError(f"{model.name} takes images of {model.size} px; got {size}", option="size")
+    size = size or (model.size if model else DEFAULT_SIZE)
+    preparation = model.config.preparation if model else OWN
+    suffix = f"-like-{model.folder.resolve().parent.name}" if model and preparation != OWN else ""
 
     reading = reading or Reading()
     if name is not None and (name in ("", ".", "..") or "/" in name):
@@ -261,7 +280,7 @@ def make_records(
     from cxrkeras.records.folder import open_records
     from cxrkeras.records.write import write_records
 
-    folder = RECORDS_ROOT / (name or f"{'-'.join(path.resolve().name for path in data)}-{size}")
+    folder = RECORDS_ROOT / (name or f"{'-'.join(path.resolve().name for path in data)}-{size}{suffix}")
     with hint_resume_on_interrupt(), show_progress() as progress:
         summary = write_records(
             dataset,
@@ -272,6 +291,7 @@ def make_records(
             split_rule=reading.split_rule,
             max_skipped=max_skipped,
             duplicates=duplicates,
+            preparation=preparation,
             progress=progress,
         )
     console.print(

@@ -7,7 +7,7 @@ import numpy as np
 
 from cxrkeras.data.dicom_header import CANNOT, DicomFile, is_dicom, parse_dicom
 from cxrkeras.data.dicom_pixels import apply_palette, blend_colour, decode_frame, read_native
-from cxrkeras.data.dicom_window import Depth, render_grey
+from cxrkeras.data.dicom_window import Depth, render_grey, render_range
 from cxrkeras.data.limits import MAX_PIXELS
 from cxrkeras.errors import InputError
 
@@ -31,15 +31,17 @@ def read_dicom_header(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str
     return "L" if file.samples == 1 else "RGB", file.depth.stored, file.width, file.height, density
 
 
-def decode_dicom(content: bytes, max_pixels: int) -> np.ndarray:
+def decode_dicom(content: bytes, max_pixels: int, *, is_windowed: bool = True) -> np.ndarray:
     """Decode a single-frame DICOM file to grey; uint8 (height, width), bright where the body absorbs most.
 
-    Stored values are rendered by `render_grey`; colour and palettes are converted to grey. Pixels and frames are
-    checked in the header before anything is decoded. Raises InputError; its text never quotes the file.
+    Stored values are rendered by `render_grey`, or without a window by `render_range`; colour and palettes are
+    converted to grey. Pixels and frames are checked in the header before anything is decoded. Raises InputError; its
+    text never quotes the file.
     """
     file = parse_dicom(content, max_pixels)
     try:
-        grey = _decode_compressed(file) if file.is_compressed else _decode_native(file)
+        decode = _decode_compressed if file.is_compressed else _decode_native
+        grey = decode(file, is_windowed)
     except InputError:
         raise
     except Exception:  # damaged files make pydicom raise exceptions of any type
@@ -79,7 +81,7 @@ def _read_words(dataset: Any, name: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", text.upper()))
 
 
-def _decode_native(file: DicomFile) -> np.ndarray:
+def _decode_native(file: DicomFile, is_windowed: bool) -> np.ndarray:
     """Render uncompressed pixels to grey; uint8 (height * width,)."""
     num, pixels = file.width * file.height, file.pixels
     is_swapped = pixels.is_word and not pixels.is_little
@@ -88,7 +90,7 @@ def _decode_native(file: DicomFile) -> np.ndarray:
         return read_native(file.native, count, file.allocated, is_little=pixels.is_little, is_swapped=is_swapped)
 
     if file.samples == 1:
-        return _show(file, read(num))
+        return _show(file, read(num), file.depth, is_windowed)
     is_full = len(file.native) >= 3 * num * file.allocated // 8
     if file.kind == "YBR_FULL_422" and not is_full:  # two values of Y and one of each chroma for two pixels
         return blend_colour(read(2 * num).reshape(-1, 4)[:, :2].reshape(-1, 1), file.depth, is_rgb=False)
@@ -97,18 +99,20 @@ def _decode_native(file: DicomFile) -> np.ndarray:
     return blend_colour(samples, file.depth, is_rgb=file.kind == "RGB")
 
 
-def _decode_compressed(file: DicomFile) -> np.ndarray:
+def _decode_compressed(file: DicomFile, is_windowed: bool) -> np.ndarray:
     """Render compressed pixels to grey; uint8 (height * width,)."""
     words, is_rgb = decode_frame(file)
     bits = 8 * words.itemsize
     depth = Depth(bits, min(file.depth.stored, bits), min(file.depth.stored, bits) - 1, file.depth.is_signed)
     if words.ndim == 3:
         return blend_colour(words.reshape(-1, 3), depth, is_rgb=is_rgb)
-    return _show(file, words.reshape(-1), depth)
+    return _show(file, words.reshape(-1), depth, is_windowed)
 
 
-def _show(file: DicomFile, words: np.ndarray, depth: Depth | None = None) -> np.ndarray:
-    depth = depth or file.depth
+def _show(file: DicomFile, words: np.ndarray, depth: Depth, is_windowed: bool) -> np.ndarray:
     if file.kind == "PALETTE COLOR":
         return apply_palette(words, depth, file.dataset)
-    return render_grey(words, depth, file.dataset, is_inverted=file.kind == "MONOCHROME1")
+    is_inverted = file.kind == "MONOCHROME1"
+    if not is_windowed:
+        return render_range(words, depth, is_inverted=is_inverted)
+    return render_grey(words, depth, file.dataset, is_inverted=is_inverted)

@@ -91,8 +91,23 @@ def render_grey(words: np.ndarray, depth: Depth, dataset: Any, *, is_inverted: b
         grey = round_grey(show(levels_of(depth.read(some_words).astype(np.float64))))
         return np.where(is_padding(some_words), 0, 255 - grey if is_inverted else grey).astype(np.uint8)
 
-    if all_words is not None:
-        return look_up(words, render(all_words))
+    return _render_words(words, depth, render)
+
+
+def render_range(words: np.ndarray, depth: Depth, *, is_inverted: bool) -> np.ndarray:
+    """Render stored words (N,) to grey by the full range of the stored bits, whatever the header says; uint8 (N,)."""
+
+    def render(some_words: np.ndarray) -> np.ndarray:
+        grey = round_grey(stretch(depth.read(some_words).astype(np.float64), *depth.limits))
+        return 255 - grey if is_inverted else grey
+
+    return _render_words(words, depth, render)
+
+
+def _render_words(words: np.ndarray, depth: Depth, render: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Render words (N,) by a table where that is small, else in strips; uint8 (N,)."""
+    if depth.allocated <= 16:
+        return look_up(words, render(np.arange(1 << depth.allocated, dtype=np.uint32)))
     grey = np.empty(words.size, np.uint8)
     for strip in split_strips(words.size):
         grey[strip] = render(words[strip])

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from cxrkeras.data.decoder_warnings import ignore_decoders
 from cxrkeras.data.depth import GREY_WEIGHTS, choose_window, count_words, look_up, round_grey, stretch
 from cxrkeras.data.dicom import decode_dicom, is_dicom, read_dicom_header, read_dicom_warnings
 from cxrkeras.data.limits import DECODING, MAX_BYTES, MAX_PIXELS, READING, check_size
+from cxrkeras.data.preparation import OWN, Preparation, find_crop
 from cxrkeras.errors import InputError
 
 _TURNS = {
@@ -28,7 +30,8 @@ _TURNS = {
 _TRANSPOSED = tuple(_TURNS[number] for number in (5, 6, 7, 8))
 _ARCHIVES = {b"PK\x03\x04": "ZIP", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"7z\xbc\xaf": "7z"}
 _EXIF_TEXTS = (b"Raw profile type ", b"XML:com.adobe.xmp")  # names of PNG text chunks
-_ROWS = 256  # of a deep image that are processed at once
+_ROWS = 256  # of a large image that are processed at once
+_OUTSIDE = 127.5  # the grey level around an image, where it is resized linearly
 
 
 _Result = TypeVar("_Result")
@@ -55,16 +58,24 @@ def read_header(content: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     return _open(content, lambda image: _describe(image, content), max_pixels)
 
 
-def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_image(content: bytes, max_pixels: int = MAX_PIXELS, preparation: Preparation = OWN) -> np.ndarray:
     """Decode a PNG or JPEG of any mode, or a DICOM radiograph, to grey; uint8 (height, width).
 
     Colour, alpha and palettes become grey as in Pillow's `convert("L")`, and EXIF orientation is applied. More than 8
     bits are windowed by the percentiles of `depth.WINDOW`, DICOM by its own window if it has one; 8-bit PNG and JPEG
-    are never windowed. Raises InputError for other, damaged or too large files.
+    are never windowed. A `preparation` may ask for another grey, or for no window. Raises InputError for other, damaged
+    or too large files.
     """
     if is_dicom(content):
-        return decode_dicom(content, max_pixels)
-    return np.asarray(_open(content, lambda image: _to_grey(image, content), max_pixels))
+        return decode_dicom(content, max_pixels, is_windowed=preparation.window == "header")
+    return np.asarray(_open(content, lambda image: _to_grey(image, content, preparation), max_pixels))
+
+
+def decode_for(preparation: Preparation, content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, np.ndarray]:
+    """Decode a file for a reader and for a network, both uint8 (height, width), one array where they are the same."""
+    shown = decode_image(content, max_pixels)
+    is_same = preparation.grey == OWN.grey and preparation.window == OWN.window
+    return shown, shown if is_same else decode_image(content, max_pixels, preparation)
 
 
 def read_warnings(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, ...]:
@@ -72,9 +83,10 @@ def read_warnings(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, ..
     return read_dicom_warnings(content, max_pixels) if is_dicom(content) else ()
 
 
-def resize_image(grey: np.ndarray, size: int) -> np.ndarray:
-    """Resize to a square, with an area filter to shrink and bilinearly to enlarge; uint8 (size, size)."""
-    return np.asarray(_resize(Image.fromarray(grey), size))
+def resize_image(grey: np.ndarray, size: int, preparation: Preparation = OWN) -> np.ndarray:
+    """Crop and resize to a square, by default without a crop, with an area filter to shrink and bilinearly to enlarge;
+    uint8 (size, size)."""
+    return np.asarray(_resize(Image.fromarray(grey[find_crop(grey.shape, preparation.crop)]), size, preparation))
 
 
 def shrink_image(grey: np.ndarray, side: int) -> np.ndarray:
@@ -84,12 +96,14 @@ def shrink_image(grey: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(picture)
 
 
-def load_image(content: bytes, size: int) -> np.ndarray:
+def load_image(content: bytes, size: int, preparation: Preparation = OWN) -> np.ndarray:
     """Decode and resize an image file as for records and networks; uint8 (size, size)."""
-    if is_dicom(content):
-        return resize_image(decode_dicom(content, MAX_PIXELS), size)
+    if is_dicom(content) or preparation.crop != "none":
+        return resize_image(decode_image(content, preparation=preparation), size, preparation)
     # Without intermediate arrays, which would copy a megapixel twice.
-    return np.asarray(_open(content, lambda image: _resize(_to_grey(image, content), size)))
+    return np.asarray(
+        _open(content, lambda image: _resize(_to_grey(image, content, preparation), size, preparation))
+    )
 
 
 @contextmanager
@@ -169,19 +183,31 @@ def _is_deep(image: ImageFile.ImageFile) -> bool:
     return image.format == "PNG" and any("16B" in str(tile.args) for tile in image.tile)
 
 
-def _to_grey(image: ImageFile.ImageFile, content: bytes) -> Image.Image:
+def _to_grey(image: ImageFile.ImageFile, content: bytes, preparation: Preparation) -> Image.Image:
     if _is_deep(image):
-        grey = _window(_read_deep(image, content))
+        grey = _window(_read_deep(image, content), is_full=preparation.window == "off")
     else:
         image.load()
-        grey = image if image.mode == "L" else image.convert("L")
+        is_mean = preparation.grey == "mean" and image.mode not in ("L", "LA", "1")
+        grey = _average(image) if is_mean else image if image.mode == "L" else image.convert("L")
     turn = _find_turn(image, content)
     return grey if turn is None else grey.transpose(turn)
 
 
-def _window(levels: np.ndarray) -> Image.Image:
-    """Window 16-bit levels to 8 bits by their percentiles."""
-    low, high = choose_window(np.arange(2**16), count_words(levels.ravel(), 2**16))
+def _average(image: Image.Image) -> Image.Image:
+    """Average red, green and blue, rounded."""
+    colour = image.convert("RGB")
+    grey = np.empty(colour.size[::-1], np.uint8)
+    for start in range(0, colour.height, _ROWS):
+        rows = np.asarray(colour.crop((0, start, colour.width, min(start + _ROWS, colour.height))))
+        grey[start : start + _ROWS] = (2 * rows.sum(axis=2, dtype=np.uint16) + 3) // 6
+    return Image.fromarray(grey)
+
+
+def _window(levels: np.ndarray, *, is_full: bool) -> Image.Image:
+    """Window 16-bit levels to 8 bits by their percentiles, or by their full range."""
+    counts = np.zeros(0) if is_full else count_words(levels.ravel(), 2**16)
+    low, high = (0, 2**16 - 1) if is_full else choose_window(np.arange(2**16), counts)
     table = round_grey(stretch(np.arange(2**16), low, high))
     return Image.fromarray(look_up(levels.ravel(), table).reshape(levels.shape))
 
@@ -228,8 +254,12 @@ def _decode_rows(content: bytes, raw_mode: str) -> Iterator[tuple[slice, np.ndar
             yield slice(start, end), np.asarray(image.crop((0, start, image.width, end)))
 
 
-def _resize(image: Image.Image, size: int) -> Image.Image:
+def _resize(image: Image.Image, size: int, preparation: Preparation) -> Image.Image:
     width, height = image.size
+    if preparation.resize == "triangle":
+        return image.resize((size, size), Image.Resampling.BILINEAR)
+    if preparation.resize == "linear":
+        return Image.fromarray(round_grey(np.clip(resize_linearly(np.asarray(image), size), 0, 255)))
     if (width > size) == (height > size):
         return image.resize((size, size), _filter(width, size))
     return image.resize((size, height), _filter(width, size)).resize((size, size), _filter(height, size))
@@ -237,3 +267,36 @@ def _resize(image: Image.Image, size: int) -> Image.Image:
 
 def _filter(length: int, size: int) -> Image.Resampling:
     return Image.Resampling.BOX if length > size else Image.Resampling.BILINEAR
+
+
+def resize_linearly(grey: np.ndarray, size: int) -> np.ndarray:
+    """Resize (height, width) to float32 (size, size): smoothed by a Gaussian, then sampled linearly, mid-grey outside.
+
+    Equals `skimage.transform.resize(grey, (size, size), mode="constant", cval=127.5)` of scikit-image.
+    """
+    rows = np.zeros((size, grey.shape[1]), np.float32)
+    weights = _weigh_pixels(grey.shape[0], size)
+    for start in range(0, grey.shape[0], _ROWS):
+        strip = grey[start : start + _ROWS].astype(np.float32) - _OUTSIDE
+        rows += weights[:, start : start + _ROWS] @ strip
+    return (_weigh_pixels(grey.shape[1], size) @ rows.T).T + _OUTSIDE
+
+
+@lru_cache(maxsize=16)
+def _weigh_pixels(length: int, size: int):
+    """Compute the weight of each of `length` pixels in each of `size` resized ones, sparse float32 (size, length)."""
+    import scipy.sparse
+
+    factor = length / size
+    sigma = max(0.0, (factor - 1) / 2)
+    reach = int(4 * sigma + 0.5)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(sigma, 1e-12)) ** 2)
+    kernel /= kernel.sum()
+    weights = scipy.sparse.lil_matrix((size, length), dtype=np.float32)
+    for row, place in enumerate((np.arange(size) + 0.5) * factor - 0.5):
+        below = int(np.floor(place))
+        for middle, share in ((below, below + 1 - place), (below + 1, place - below)):
+            if share > 0 and 0 <= middle < length:  # outside there is nothing to smooth
+                low, high = max(middle - reach, 0), min(middle + reach + 1, length)
+                weights[row, low:high] += share * kernel[low - middle + reach : high - middle + reach]
+    return weights.tocsc()

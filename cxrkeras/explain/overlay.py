@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cxrkeras.data.preparation import Crop, find_crop
 from cxrkeras.labels import display_name
 from cxrkeras.text import format_share, plain
 
@@ -26,28 +27,35 @@ def upsample_map(heat: np.ndarray, size: int) -> np.ndarray:
     return np.clip(np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
 
 
-def stretch_map(heat: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Stretch a raw map, float (h, w), over an image of `shape` (H, W); float32 from 0 to 1."""
+def stretch_map(heat: np.ndarray, shape: tuple[int, int], crop: Crop = "none") -> np.ndarray:
+    """Stretch a raw map, float (h, w), over what a network sees of an image of `shape` (H, W); float32 from 0 to 1."""
+    if crop != "none":
+        framed, place = np.zeros(shape, np.float32), find_crop(shape, crop)
+        framed[place] = upsample_map(heat, framed[place].shape[0])
+        return framed
     smooth = upsample_map(heat, max(shape))
     if shape[0] == shape[1]:
         return smooth
     return np.asarray(Image.fromarray(smooth).resize(shape[::-1], Image.Resampling.BILINEAR))
 
 
-def blend_map(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def blend_map(grey: np.ndarray, heat: np.ndarray, crop: Crop = "none") -> np.ndarray:
     """Overlay a raw map, float (h, w), on an image, uint8 (H, W); uint8 (H, W, 3)."""
-    smooth = stretch_map(heat, grey.shape)
+    smooth = stretch_map(heat, grey.shape, crop)
     painted = colormaps[COLOURS](smooth)[..., :3] * 255
     opacity = STRONGEST * smooth[..., None]
     return np.round(grey[..., None] * (1 - opacity) + painted * opacity).astype(np.uint8)
 
 
-def paint_layer(heat: np.ndarray, size: int) -> Image.Image:
-    """Paint a raw map, float (h, w), as an overlay of (size, size) whose opacity increases with the evidence.
+def paint_layer(heat: np.ndarray, size: int, shape: tuple[int, int], crop: Crop = "none") -> Image.Image:
+    """Paint a raw map, float (h, w), as an overlay whose opacity increases with the evidence.
 
-    A palette image: the index, 0 to 255, is the evidence and the opacity.
+    It has (size, size) pixels and is to be stretched over the image; with a crop, the proportions of the image's
+    `shape` (H, W). A palette image: the index, 0 to 255, is the evidence and the opacity.
     """
-    layer = Image.fromarray(np.round(upsample_map(heat, size) * 255).astype(np.uint8)).convert("P")
+    scale = size / min(shape)
+    framed = (size, size) if crop == "none" else (round(shape[0] * scale), round(shape[1] * scale))
+    layer = Image.fromarray(np.round(stretch_map(heat, framed, crop) * 255).astype(np.uint8)).convert("P")
     indices = np.arange(256)
     layer.putpalette((colormaps[COLOURS](indices)[:, :3] * 255).round().astype(np.uint8).tobytes())
     layer.info["transparency"] = bytes(indices.tolist())
@@ -61,11 +69,12 @@ def plot_gradcam(
     *,
     title: str,
     notice: str,
+    crop: Crop = "none",
 ) -> Figure:
     """Plot the radiograph next to one overlay per label of `maps`.
 
-    grey: uint8 (H, W), shown unchanged; maps: raw maps (h, w), stretched over it and each scaled to its own maximum;
-    probs: one probability per label.
+    grey: uint8 (H, W), shown unchanged; maps: raw maps (h, w), stretched over it or its crop and each scaled to its own
+    maximum; probs: one probability per label.
     """
     num_panels = len(maps) + 1
     num_columns = min(num_panels, 4) if num_panels > 5 else num_panels
@@ -87,7 +96,7 @@ def plot_gradcam(
     painted = None
     for panel, (label, heat) in zip(panels[1:], maps.items(), strict=False):
         panel.imshow(grey, cmap="gray", vmin=0, vmax=255)
-        smooth = stretch_map(heat, grey.shape)
+        smooth = stretch_map(heat, grey.shape, crop)
         painted = panel.imshow(smooth, cmap=COLOURS, alpha=STRONGEST * smooth, vmin=0, vmax=1)
         panel.set_title(f"{plain(display_name(label))}  {format_share(probs[label])}", fontsize=10)
         if not smooth.any():

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from cxrkeras.data.dataset import PHANTOM_FILE
-from cxrkeras.data.images import decode_image, read_warnings, resize_image, shrink_image
+from cxrkeras.data.images import decode_for, read_warnings, resize_image, shrink_image
+from cxrkeras.data.preparation import Preparation
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer
 from cxrkeras.explain.overlay import plot_gradcam
@@ -16,6 +17,7 @@ from cxrkeras.files import make_folder
 from cxrkeras.labels import ALL, LabelSet, file_name
 from cxrkeras.models.classifier import FEATURES
 from cxrkeras.models.compiled import load_network
+from cxrkeras.scoring.calibration import explain_numbers
 from cxrkeras.scoring.run import Fold
 from cxrkeras.scoring.run_files import GRADCAM, MODEL
 from cxrkeras.text import clean, fit_file_name, plain
@@ -57,10 +59,11 @@ class SheetWriter:
     @property
     def notice(self) -> str:
         """The notice on every sheet."""
+        numbers = explain_numbers(self.calibration.method, self.calibration.fitted_on.part)
         return (
             f"Grad-CAM of {self.fold.name}, trained on {self.fold.trained_on}. The network sees {self.size} x "
             f"{self.size} pixels, a map has {self.cells} x {self.cells} cells and is scaled to its own maximum, so "
-            "that colours cannot be compared between maps. Numbers are probabilities, calibrated on validation. "
+            f"that colours cannot be compared between maps. {numbers} "
             "Research software, not a medical device: a heat map shows what influenced the network, not where a "
             "disease is."
         )
@@ -73,8 +76,9 @@ class SheetWriter:
         for a file that is not an image, or an unknown label.
         """
         label = check_label(label, self.labels)
-        content, grey, remarks = _read_file(path)
-        logits, maps = self.explain(resize_image(grey, self.size))
+        preparation = self.fold.config.preparation
+        content, grey, seen, remarks = _read_file(path, preparation)
+        logits, maps = self.explain(resize_image(seen, self.size, preparation))
         probs = dict(zip(self.labels, self.calibration.apply(logits[None], self.labels)[0].tolist(), strict=True))
         shown = self._choose(label, probs)
         is_phantom = any((parent / PHANTOM_FILE).is_file() for parent in path.resolve().parents)
@@ -92,7 +96,8 @@ class SheetWriter:
             page = f"-{number}" if len(pages) > 1 else ""
             out = self.fold.folder / GRADCAM / fit_file_name(path.stem, f"-{digest}{suffix}{page}.png")
             make_folder(out.parent)
-            plot_gradcam(drawn, {name: maps[name] for name in names}, probs, title=title, notice=text).savefig(out)
+            shown_maps = {name: maps[name] for name in names}
+            plot_gradcam(drawn, shown_maps, probs, title=title, notice=text, crop=preparation.crop).savefig(out)
             paths.append(out)
         if empty := [name for name in shown if not maps[name].any()]:
             warnings.append(f"empty map, no evidence in the image for: {', '.join(empty)}")
@@ -114,13 +119,13 @@ class SheetWriter:
         return [name for name in ranked if name in self.labels.findings and name not in self.fold.unseen][:NUM_TOP]
 
 
-def _read_file(path: Path) -> tuple[bytes, np.ndarray, tuple[str, ...]]:
-    """Read the content of a file, the decoded grey image, and the warnings of its header."""
+def _read_file(path: Path, preparation: Preparation) -> tuple[bytes, np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Read the content of a file, the grey image as readers and as the network see it, and its header's warnings."""
     if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe might never end
         raise InputError(f"{clean(str(path))} is not a file, but a folder, a pipe or a device")
     try:
         content = path.read_bytes()
-        return content, decode_image(content), read_warnings(content)
+        return content, *decode_for(preparation, content), read_warnings(content)
     except OSError as error:
         raise InputError(f"cannot open {clean(str(path))}: {error.strerror}") from None
     except InputError as error:

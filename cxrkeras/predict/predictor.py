@@ -11,16 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 from cxrkeras.data.images import resize_image
-from cxrkeras.errors import InputError
+from cxrkeras.data.preparation import Preparation
 from cxrkeras.explain.gradcam import compute_maps
 from cxrkeras.labels import LabelSet
 from cxrkeras.models.classifier import FEATURES, LOGITS
 from cxrkeras.models.compiled import hold_weights, load_network
 from cxrkeras.models.fused import fuse_norms
 from cxrkeras.predict.memory import give_back_memory
-from cxrkeras.scoring.ood_check import load_ood_check
+from cxrkeras.scoring.ood_check import open_ood_check
 from cxrkeras.scoring.run import Fold
-from cxrkeras.scoring.run_files import MODEL, OOD_CHECK
+from cxrkeras.scoring.run_files import MODEL
 
 LARGEST_BATCH = 16
 
@@ -41,6 +41,9 @@ class Facts:
     thresholds: dict[str, float | None]
     rule: str
     calibration: str
+    fitted_on: str  # the part of the data that calibration and thresholds were fitted on, or `published`
+    is_checked: bool  # whether images are compared with those of the training
+    preparation: Preparation
     unseen: tuple[str, ...]  # labels without an example in training
     versions: dict[str, str]
 
@@ -62,31 +65,32 @@ class Predictor:
     """Answers for one image at a time, from any thread; images that come at once go through the network together.
 
     The network, its calibration, thresholds and out-of-distribution check are those of the fold. Raises InputError if
-    one of them is missing or damaged.
+    one of them is missing or damaged; only an adopted network may lack the check.
     """
 
     def __init__(self, fold: Fold):
         fold.require(MODEL)
-        network, path = load_network(fold.folder / MODEL, fold.labels), fold.folder / OOD_CHECK
+        network = load_network(fold.folder / MODEL, fold.labels)
         self._calibration, thresholds = fold.operating_points
         self._limits = thresholds.array(fold.labels)
-        self._check = load_ood_check(path)
-        if len(self._check.features.mean) != network.get_layer(LOGITS).input.shape[-1]:
-            raise InputError(f"{path} is of another network: train the fold again")
+        self._check = open_ood_check(fold, network)
         self._body, self._forward, self._explain = _build_functions(network)
         self.facts = Facts(
             labels=fold.labels,
             run=fold.name,
-            network=fold.experiment.model.name,
+            network=fold.network_name,
             size=network.input_shape[1],
             cells=network.get_layer(FEATURES).output.shape[1],
             is_synthetic=fold.config.is_synthetic,
-            split_name=fold.config.split_name,
+            split_name=fold.config.adopted.split if fold.config.adopted else fold.config.split_name,
             trained_on=fold.trained_on,
-            epoch=fold.metrics.best_epoch,
+            epoch=fold.epoch,
             thresholds=thresholds.values,
             rule=thresholds.rule,
             calibration=self._calibration.method,
+            fitted_on=thresholds.fitted_on.part,
+            is_checked=self._check is not None,
+            preparation=fold.config.preparation,
             unseen=fold.unseen,
             versions=fold.config.versions,
         )
@@ -97,16 +101,20 @@ class Predictor:
         give_back_memory()
 
     def answer(self, grey: np.ndarray, *, with_maps: bool = False, warnings: Sequence[str] = ()) -> Answer:
-        """Answer for a decoded image, uint8 (height, width); `warnings` of its file's header come before our own."""
+        """Answer for an image that is decoded as the network's preparation says, uint8 (height, width).
+
+        `warnings` of its file's header come before our own.
+        """
         done: Future = Future()
-        self._waiting.put((resize_image(grey, self.facts.size), with_maps, done))
+        self._waiting.put((resize_image(grey, self.facts.size, self.facts.preparation), with_maps, done))
         logits, features, *maps, image = done.result()
         labels = self.facts.labels
         probs = self._calibration.apply(logits[None], labels)[0]
         order = np.argsort(-probs, kind="stable")
         with np.errstate(invalid="ignore"):
             found = tuple(labels.names[k] for k in order if probs[k] >= self._limits[k])
-        warnings = (*warnings, *self._check.judge(image[None, ..., None], features[None].astype(np.float64))[0])
+        if self._check:
+            warnings = (*warnings, *self._check.judge(image[None, ..., None], features[None].astype(np.float64))[0])
         height, width = grey.shape
         return Answer(dict(zip(labels, probs.tolist(), strict=True)), found, warnings, width, height, *maps)
 

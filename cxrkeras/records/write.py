@@ -19,7 +19,7 @@ from cxrkeras.data.dataset import TEST, TRAIN_VAL, Dataset
 from cxrkeras.data.folds import HASHED, assign_folds, check_patients, check_split_rule
 from cxrkeras.data.identity import ROUNDS, choose_salt, hash_patients
 from cxrkeras.data.images import load_image, open_image
-from cxrkeras.data.preparation import Preparation
+from cxrkeras.data.preparation import OWN, Preparation
 from cxrkeras.errors import InputError
 from cxrkeras.files import locked, write_text
 from cxrkeras.labels import encode_values
@@ -64,6 +64,7 @@ def write_records(
     split_rule: str = HASHED,
     max_skipped: float = 0.01,
     duplicates: str = ERROR,
+    preparation: Preparation = OWN,
     num_threads: int | None = None,
     progress: Progress = SILENT,
 ) -> Summary:
@@ -73,7 +74,8 @@ def write_records(
     is an error. The same picture under two patients on two sides of a split, or in two folds, is an error by default;
     with `duplicates="drop"` only that of the test set, else of the lowest fold, is kept. An interrupted conversion
     resumes at the last complete shard, and its shards are byte-identical to those of an uninterrupted one, whatever the
-    number of threads. Folds are assigned by `split_rule`, one of SPLIT_RULES.
+    number of threads. Folds are assigned by `split_rule`, one of SPLIT_RULES. Boxes are left out if the `preparation`
+    crops the images.
 
     Raises InputError if the folder holds records with other settings, another process is writing to it, or its disk
     has too little space.
@@ -86,7 +88,7 @@ def write_records(
         raise InputError(f"duplicates must be {' or '.join(DUPLICATES)}; got {duplicates!r}")
     check_split_rule(split_rule)
     table = assign_shards(dataset, num_folds, seed, split_rule)
-    settings = _describe_settings(dataset, size, num_folds, seed, split_rule)
+    settings = _describe_settings(dataset, size, preparation, num_folds, seed, split_rule)
     if (folder / MANIFEST).exists():
         return _open_finished(folder, settings)
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,9 @@ def write_records(
             raise InputError(f"cannot write to {folder}: {error.message}; the same command resumes later") from None
 
 
-def _describe_settings(dataset: Dataset, size: int, num_folds: int, seed: int, split_rule: str) -> dict[str, Any]:
+def _describe_settings(
+    dataset: Dataset, size: int, preparation: Preparation, num_folds: int, seed: int, split_rule: str
+) -> dict[str, Any]:
     """The values of the manifest that are known before the conversion."""
     members = dataset.members or {dataset.folder.resolve().name: dataset}
     return {
@@ -109,7 +113,7 @@ def _describe_settings(dataset: Dataset, size: int, num_folds: int, seed: int, s
         "sources": [
             _describe_source(member, name, is_joined=bool(dataset.members)) for name, member in members.items()
         ],
-        "preparation": Preparation().model_dump(),
+        "preparation": preparation.model_dump(),
         "size": size,
         "split_name": dataset.split_name,
         "list_checksums": dataset.list_checksums,
@@ -150,7 +154,7 @@ class _Conversion:
 
     def __init__(self, folder: Path, settings: dict[str, Any], num_threads: int, progress: Progress):
         self.folder, self.settings, self.num_threads, self.progress = folder, settings, num_threads, progress
-        self.size = settings["size"]
+        self.size, self.preparation = settings["size"], Preparation(**settings["preparation"])
         self.journal = read_journal(folder, settings)
 
     def run(self, dataset: Dataset, table: pd.DataFrame, max_skipped: float, duplicates: str) -> Summary:
@@ -176,7 +180,7 @@ class _Conversion:
             num_listed=dataset.listed["rows"],
             num_skipped=len(skipped),
             num_dropped=len(dropped),
-            table_checksums=_write_tables(dataset, kept, self.folder, salt, self.progress),
+            table_checksums=_write_tables(dataset, kept, self.folder, salt, self.progress, has_boxes=self.preparation.crop == "none"),
             shards=[self.journal[name].shard for name in table["shard"].unique()],
         )
         save_manifest(self.folder, manifest)
@@ -212,7 +216,8 @@ class _Conversion:
         advance(num_done)
         with ThreadPoolExecutor(self.num_threads) as pool:
             by_shard = {name: todo[todo["shard"] == name] for name in names}
-            decoded = _decode_ahead(pool, [path for rows in by_shard.values() for path in rows["path"]], self.size)
+            paths = [path for rows in by_shard.values() for path in rows["path"]]
+            decoded = _decode_ahead(pool, paths, self.size, self.preparation)
             for name, rows in by_shard.items():
                 draft = self.folder / f".{name}.draft"
                 failed, digests = [], {}
@@ -275,22 +280,24 @@ def assign_shards(dataset: Dataset, num_folds: int, seed: int, rule: str) -> pd.
     return table
 
 
-def _decode_ahead(pool: ThreadPoolExecutor, paths: list[str], size: int) -> Iterator[Future[bytes | InputError]]:
+def _decode_ahead(
+    pool: ThreadPoolExecutor, paths: list[str], size: int, preparation: Preparation
+) -> Iterator[Future[bytes | InputError]]:
     """Yield the decoded images of `paths` in order, with up to IN_FLIGHT decoded in advance."""
     waiting: deque[Future[bytes | InputError]] = deque()
     remaining = iter(paths)
     for path in itertools.islice(remaining, IN_FLIGHT):
-        waiting.append(pool.submit(_decode_file, path, size))
+        waiting.append(pool.submit(_decode_file, path, size, preparation))
     while waiting:
         yield waiting.popleft()
         for path in itertools.islice(remaining, 1):
-            waiting.append(pool.submit(_decode_file, path, size))
+            waiting.append(pool.submit(_decode_file, path, size, preparation))
 
 
-def _decode_file(path: str, size: int) -> bytes | InputError:
+def _decode_file(path: str, size: int, preparation: Preparation) -> bytes | InputError:
     try:
         with open_image(Path(path)) as content:
-            return load_image(content, size).tobytes()
+            return load_image(content, size, preparation).tobytes()
     except InputError as error:
         return error
     except OSError as error:
@@ -304,13 +311,13 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def _write_tables(
-    dataset: Dataset, kept: pd.DataFrame, folder: Path, salt: bytes, progress: Progress
+    dataset: Dataset, kept: pd.DataFrame, folder: Path, salt: bytes, progress: Progress, *, has_boxes: bool
 ) -> dict[str, str]:
     """Write index, boxes and patients of the kept images; return the checksums of all tables, skipped.csv included."""
     index = kept[INDEX_COLUMNS]
     values = encode_values(kept[list(dataset.labels)].to_numpy())
     index = pd.concat([index, pd.DataFrame(values, index.index, list(dataset.labels))], axis=1)
-    boxes = dataset.boxes[dataset.boxes["image_id"].isin(kept["image_id"])]
+    boxes = dataset.boxes[dataset.boxes["image_id"].isin(kept["image_id"]) & has_boxes]
     patients = sorted(kept["patient_id"].unique())
     advance = progress.start("hashing patients", len(patients))
     hashes = hash_patients(dataset.namespace, patients, salt, advance=advance)

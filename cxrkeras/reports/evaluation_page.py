@@ -23,7 +23,7 @@ from cxrkeras.scoring.intervals import REPLICATES
 from cxrkeras.scoring.operating_points import save_operating_points
 from cxrkeras.scoring.predictions import save_predictions
 from cxrkeras.scoring.run import SYNTHETIC
-from cxrkeras.scoring.run_files import METRICS, RECALIBRATION, TEST_SET, VALIDATION
+from cxrkeras.scoring.run_files import ADOPTED, METRICS, RECALIBRATION, TEST_SET, VALIDATION
 from cxrkeras.scoring.second_truth import tabulate_agreement
 from cxrkeras.text import num_of
 
@@ -69,12 +69,12 @@ def evaluate_externally(
     groups = evaluate_groups(predictions, validated.groups, replicates=replicates, seed=seed, progress=progress)
     source = _describe_source(validated)
     chapters = [
-        _build_drift(validated, evaluation, drift, source),
+        *([] if fold.kind == ADOPTED else [_build_drift(validated, evaluation, drift, source)]),
         *sections.build_scores(evaluation, validated.points, source=source),
         sections.build_groups(groups, predictions.labels, source=source),
     ]
     if validated.warnings is not None:
-        chapters.insert(1, _build_unlike(validated, source))
+        chapters.insert(fold.kind != ADOPTED, _build_unlike(validated, source))
     for name, other in validated.truths.items():
         agreement = tabulate_agreement(
             predictions, other, replicates=replicates, seed=seed, advance=progress.start(f"truth of {name}", 0)

@@ -18,6 +18,7 @@ from cxrkeras.scoring.run_files import CALIBRATION, Origin
 
 PLATT, TEMPERATURE, ISOTONIC = METHODS = ("platt", "temperature", "isotonic")
 MEMBERS = "members"  # ensembles over folds: the mean of probabilities calibrated by each member's own method
+UNCALIBRATED = "uncalibrated"  # adopted networks: the sigmoid as it is
 PROBABILITY_EPSILON = 1e-7  # probabilities are stored as logits, which must be finite
 NOT_CALIBRATED = "not calibrated"
 BINS = 10
@@ -73,6 +74,13 @@ class Calibration:
         """Compute calibrated probabilities, float64 (N, L), of logits (N, L) of the labels `names`; NaN stays NaN."""
         columns = [self.curves[name].apply(logits[:, column].astype(np.float64)) for column, name in enumerate(names)]
         return np.stack(columns, axis=1)
+
+
+def explain_numbers(method: str, part: str) -> str:
+    """Say what the numbers between 0 and 1 that a calibration gives are, in a sentence."""
+    if method == UNCALIBRATED:
+        return "Numbers are the sigmoid of the network's outputs, not calibrated: do not read them as probabilities."
+    return f"Numbers are probabilities, calibrated on {part}."
 
 
 def fit_calibration(

@@ -23,6 +23,7 @@ from cxrkeras.errors import InputError
 from cxrkeras.labels import LabelSet
 from cxrkeras.models.classifier import LOGITS
 from cxrkeras.models.compiled import compile_network, load_network
+from cxrkeras.models.past import load_past
 from cxrkeras.progress import SILENT, Progress
 from cxrkeras.records.manifest import NO_FOLD
 from cxrkeras.scoring.calibration import calibration_error
@@ -33,6 +34,8 @@ from cxrkeras.scoring.operating_points import OperatingPoints, fit_operating_poi
 from cxrkeras.scoring.predictions import Predictions
 from cxrkeras.scoring.run import Fold, open_fold
 from cxrkeras.scoring.run_files import (
+    ADOPTED,
+    CALIBRATED_ON,
     ENSEMBLE,
     EVALUATIONS,
     MODEL,
@@ -150,11 +153,10 @@ def validate_run(fold: Fold, records: Records, choice: Choice, progress: Progres
 def _check_patients(fold: Fold, records: Records, rows: pd.DataFrame, allow: str | None, notes: list[str]) -> None:
     """Refuse records with patients of a run's training or validation, and what cannot be checked, unless allowed."""
     patients = list(dict.fromkeys(rows["patient_id"]))
-    if fold.past.is_known and records.manifest.namespace:
-        trained = fold.past.find(patients, records.hash_patients)
-        held_out = fold.load_predictions(VALIDATION).patient_ids
-        chosen_on = {name_patient(fold.config.namespace or "", patient) for patient in held_out}
-        chosen = {patient for patient in patients if name_patient(records.manifest.namespace, patient) in chosen_on}
+    has_hashes = bool(records.manifest.namespace)
+    chosen = _find_chosen(fold, records, patients) if has_hashes else set()
+    trained = fold.past.find(patients, records.hash_patients) if has_hashes else set()
+    if (fold.past.is_known and has_hashes) or trained or chosen:
         if trained or chosen:
             raise InputError(
                 f"{fold.name} knows {len(trained | chosen):,} of the {num_of(len(patients), 'patient')}: it was "
@@ -168,6 +170,8 @@ def _check_patients(fold: Fold, records: Records, rows: pd.DataFrame, allow: str
         return
     who = f"{fold.name} does not record whom it was" if not fold.past.is_known else f"{records.folder} does not record"
     reason = f"{who} trained on" if not fold.past.is_known else f"{who} hashes of its patients"
+    if fold.config.adopted and not fold.past.is_known:
+        reason = f"it is not known whom {fold.name} was trained on ({fold.config.adopted.split})"
     if allow != UNKNOWN_PATIENTS:
         raise InputError(
             f"{reason}, so that patients of its training may be among these: if you know that they are not, or accept "
@@ -175,6 +179,17 @@ def _check_patients(fold: Fold, records: Records, rows: pd.DataFrame, allow: str
             option="allow",
         )
     notes.append(f"{reason}: patients of its training may be among these, and the scores biased")
+
+
+def _find_chosen(fold: Fold, records: Records, patients: list[str]) -> set[str]:
+    """Find the patients on whose images a run's epoch, calibration and thresholds were chosen."""
+    if fold.kind == ADOPTED:
+        return load_past(fold.folder / CALIBRATED_ON).find(patients, records.hash_patients)
+    if not fold.past.is_known:
+        return set()
+    held_out = fold.load_predictions(VALIDATION).patient_ids
+    chosen_on = {name_patient(fold.config.namespace or "", patient) for patient in held_out}
+    return {patient for patient in patients if name_patient(records.manifest.namespace, patient) in chosen_on}
 
 
 def _open_members(fold: Fold) -> list[Fold]:
@@ -197,7 +212,7 @@ def _predict_members(
     progress: Progress,
 ) -> tuple[Predictions, dict[str, list[str]] | None]:
     """Predict with a network, or average those of an ensemble as it does; an ensemble does not judge the images."""
-    found = [_predict(member, records, parts, labels, progress) for member in members]
+    found = [predict_records(member, records, parts, labels, progress) for member in members]
     if fold.kind != ENSEMBLE:
         return found[0]
     predictions = [of_member for of_member, _ in found]
@@ -207,7 +222,7 @@ def _predict_members(
     return combine_test(predictions, fold.config.average or "logits"), None
 
 
-def _predict(
+def predict_records(
     fold: Fold, records: Records, parts: list[tuple[str, int]], labels: LabelSet, progress: Progress
 ) -> tuple[Predictions, dict[str, list[str]] | None]:
     """Predict images of the records, and judge them by the run's out-of-distribution check, if it has one."""
@@ -215,7 +230,7 @@ def _predict(
     if network.input_shape[1] != records.manifest.size:
         raise InputError(
             f"{fold.name} takes images of {network.input_shape[1]} px, and {records.folder} has "
-            f"{records.manifest.size}: convert the data again with size={network.input_shape[1]}"
+            f"{records.manifest.size}: `cxrkeras records --like {fold.name}` makes the right ones"
         )
     columns = [fold.labels.index(label) for label in labels]
     of_truth = LabelSet(tuple(records.labels.require(label) for label in labels))
@@ -296,12 +311,13 @@ def _describe(
 def tabulate_drift(fold: Fold, validated: Validated, *, seed: int = 0) -> pd.DataFrame:
     """Compare a run on other records with itself on its own sets; one row per label.
 
-    For each of `validation`, `test` and `here`: positives, known, prevalence, mean probability, calibration_error, auc,
+    For each of `validation` and `test`, which adopted networks lack, and `here`: positives, known, prevalence, mean probability, calibration_error, auc,
     sensitivity and specificity at the thresholds, as columns `<name>_<set>`. `bias` is the mean probability less the
     prevalence here, with its 95 % interval over patients, `bias_low` and `bias_high`.
     """
     points, labels = validated.points, validated.predictions.labels
-    own = {name: found.choose(labels) for name, found in fold.predictions.items() if name == TEST_SET or
+    sets = {} if fold.kind == ADOPTED else fold.predictions
+    own = {name: found.choose(labels) for name, found in sets.items() if name == TEST_SET or
            fold.shares_validation}  # fmt: skip
     columns: dict[str, np.ndarray] = {}
     for name, found, of_set in [

@@ -1,27 +1,37 @@
 """Look-up of run folders."""
 
+import json
 from pathlib import Path
 
+from cxrkeras.config import CONFIG
 from cxrkeras.errors import InputError
 from cxrkeras.scoring.run_files import METRICS, MODEL, RUNS_ROOT
+
+NO_RUN = "`cxrkeras adopt` brings a public network, `cxrkeras demo` or `cxrkeras train --model ...` trains one"
 
 
 def find_fold(run: str | None, *, with_network: bool = False) -> Path:
     """Find the folder of a finished fold: the first of a run, a fold named itself, or by default the newest.
 
     run: a name under experiments/runs or a path, optionally followed by `/fold<k>`. With `with_network`, the newest
-    fold that has a network, and is therefore not an ensemble. Raises InputError if there is none.
+    fold that has a network, and is therefore not an ensemble. Without a trained run, the newest adopted network is
+    found. Raises InputError if there is none.
     """
-    if not run:
-        done = [path.parent for path in RUNS_ROOT.glob(f"*/fold*/{METRICS}")]
-        if with_network:
-            done = [folder for folder in done if (folder / MODEL).is_file()]
-        if not done:
-            raise InputError(
-                f"no finished run in {RUNS_ROOT}: train one with `cxrkeras demo` or `cxrkeras train --model ...`"
-            )
-        return max(done, key=lambda folder: (folder / METRICS).stat().st_mtime)
-    return find_folds(run)[0]
+    if run:
+        return find_folds(run)[0]
+    trained = [path.parent for path in RUNS_ROOT.glob(f"*/fold*/{METRICS}")]
+    if with_network:
+        trained = [folder for folder in trained if (folder / MODEL).is_file()]
+    adopted = [] if trained else [path.parent for path in RUNS_ROOT.glob(f"*/fold*/{CONFIG}") if _is_adopted(path)]
+    if not (trained or adopted):
+        raise InputError(f"no finished run in {RUNS_ROOT}: {NO_RUN}")
+    return max(trained or adopted, key=lambda folder: date_fold(folder))
+
+
+def date_fold(folder: Path) -> float:
+    """Return when a fold was finished, in seconds since 1970."""
+    metrics = folder / METRICS
+    return (metrics if metrics.is_file() else folder / CONFIG).stat().st_mtime
 
 
 def find_folds(run: str) -> list[Path]:
@@ -43,9 +53,21 @@ def find_run(run: str) -> Path:
         if folder.is_dir():
             raise InputError(f"{folder} has no finished fold; the same `cxrkeras train` resumes an unfinished one")
     known = sorted({path.parent.name for path in RUNS_ROOT.glob("*/fold*")})
-    raise InputError(f"no run {run!r}; there are {', '.join(known) or 'none'} in {RUNS_ROOT}")
+    raise InputError(f"no run {run!r}; there are {', '.join(known) or 'none'} in {RUNS_ROOT}: {NO_RUN}")
 
 
 def list_folds(folder: Path) -> list[Path]:
     """List the finished folds in a run folder, or the folder itself if it is a finished fold."""
-    return [path.parent for path in sorted([*folder.glob(METRICS), *folder.glob(f"fold*/{METRICS}")])]
+    return [path for path in [folder, *sorted(folder.glob("fold*"))] if is_finished(path)]
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder is a fold with scores, which are written last, or an adopted network, written at once."""
+    return (folder / METRICS).is_file() or _is_adopted(folder / CONFIG)
+
+
+def _is_adopted(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text("utf-8")).get("adopted")) and path.with_name(MODEL).is_file()
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -12,6 +12,8 @@ import tensorflow as tf
 from cxrkeras.errors import InputError
 from cxrkeras.models.classifier import LOGITS
 from cxrkeras.progress import Advance
+from cxrkeras.scoring.run import Fold
+from cxrkeras.scoring.run_files import ADOPTED, OOD_CHECK
 
 _CELLS = 8
 STATISTICS = (
@@ -69,8 +71,8 @@ def build_extractor(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 def fit_ood_check(
     network: keras.Model,
-    training: Iterable[tf.data.Dataset],
-    validation: tf.data.Dataset,
+    training: Iterable[Iterable[tuple]],
+    validation: Iterable[tuple],
     advance: Advance = lambda count=1: None,
 ) -> dict[str, np.ndarray]:
     """Fit the mean and covariance of penultimate features and simple statistics on training images, and the limits.
@@ -154,6 +156,17 @@ class OodCheck:
                 reasons.append("it is unlike all images that the network was trained on")
             verdicts.append(reasons)
         return verdicts
+
+
+def open_ood_check(fold: Fold, network: keras.Model) -> OodCheck | None:
+    """Open the check of a fold; None for an adopted network that has none. Raises InputError, also if it does not fit."""
+    path = fold.folder / OOD_CHECK
+    if fold.kind == ADOPTED and not path.is_file():
+        return None
+    check = load_ood_check(path)
+    if len(check.features.mean) != network.get_layer(LOGITS).input.shape[-1]:
+        raise InputError(f"{path} is of another network: make it again with the network, or restore it")
+    return check
 
 
 def load_ood_check(path: Path) -> OodCheck:

@@ -17,7 +17,7 @@ from cxrkeras.scoring.calibration import (
     save_calibration,
 )
 from cxrkeras.scoring.predictions import Predictions
-from cxrkeras.scoring.run_files import CALIBRATION, THRESHOLDS, VALIDATION, Config, Origin
+from cxrkeras.scoring.run_files import ADOPTED, CALIBRATION, THRESHOLDS, VALIDATION, Config, Origin
 from cxrkeras.scoring.thresholds import YOUDEN, Thresholds, fit_thresholds, load_thresholds, save_thresholds
 
 if TYPE_CHECKING:
@@ -67,6 +67,12 @@ def refit(fold: Fold, *, method: str = PLATT, sensitivity: float | None = None) 
     Raises InputError for an ensemble over folds, whose members have no held-out image in common, and for a temperature
     after a training that shifts the mean of the probabilities, which a temperature cannot correct.
     """
+    if fold.kind == ADOPTED:
+        raise InputError(
+            f"{fold.name} is an adopted network without validation images: name records of images of your own, on "
+            "which it is to be calibrated",
+            option="records",
+        )
     if not fold.shares_validation:
         raise InputError(
             f"{fold.folder} is an ensemble over folds: no image was held out by all its members, so that nothing can "

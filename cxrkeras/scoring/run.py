@@ -18,6 +18,7 @@ from cxrkeras.scoring.find_runs import find_fold, find_run, list_folds
 from cxrkeras.scoring.operating_points import OperatingPoints, load_operating_points
 from cxrkeras.scoring.predictions import Predictions, check_sets, load_predictions
 from cxrkeras.scoring.run_files import (
+    ADOPTED,
     ENSEMBLE,
     FILES,
     HISTORY,
@@ -45,9 +46,9 @@ class Fold:
 
     @property
     def name(self) -> str:
-        """The names of run and fold, as `resnet18-0123abcd/fold0`."""
+        """The names of run and fold, as `resnet18-0123abcd/fold0`; of an adopted network its own."""
         folder = self.folder.resolve()
-        return f"{folder.parent.name}/{folder.name}"
+        return folder.parent.name if self.kind == ADOPTED else f"{folder.parent.name}/{folder.name}"
 
     @cached_property
     def config(self) -> Config:
@@ -55,6 +56,7 @@ class Fold:
 
     @cached_property
     def metrics(self) -> Metrics:
+        self.require(METRICS)
         return load_shaped(self.folder / METRICS, Metrics)
 
     @property
@@ -73,6 +75,23 @@ class Fold:
         return self.config.experiment
 
     @property
+    def network_name(self) -> str:
+        """The name of the network in the registry, or that it is an ensemble."""
+        adopted = self.config.adopted
+        return ENSEMBLE if self.config.members else adopted.network if adopted else self.experiment.model.name
+
+    @property
+    def size(self) -> int:
+        """The side of the images that its network takes, in pixels."""
+        adopted = self.config.adopted
+        return adopted.size if adopted else self.experiment.model.resolved_size
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that was kept; None if there is none or it is not known."""
+        return self.config.adopted.epoch if self.config.adopted else self.metrics.best_epoch
+
+    @property
     def shares_validation(self) -> bool:
         """Whether all its networks held out the same validation images; false for an ensemble over folds."""
         return self.config.shares_validation
@@ -83,8 +102,9 @@ class Fold:
             if (self.folder / name).is_file():
                 continue
             if name not in FILES[self.kind]:
+                what = "an adopted network" if self.kind == ADOPTED else f"an {self.kind}"
                 reason = "has no network of its own" if name == MODEL else "does not have one"
-                raise InputError(f"{self.folder} has no {name}: an {self.kind} run {reason}; choose a trained run")
+                raise InputError(f"{self.folder} has no {name}: {what} {reason}; choose a trained run")
             raise InputError(f"{self.folder} has no {name}: restore it, or retrain the fold")
 
     def load_predictions(self, name: str) -> Predictions:
@@ -151,6 +171,8 @@ class Fold:
     @property
     def trained_on(self) -> str:
         """A description of the training images."""
+        if self.config.adopted:
+            return self.config.adopted.trained_on
         counts = self.config.parts.get("training")
         if counts is None:
             raise InputError(f"{self.folder / CONFIG} does not state what the network was trained on")

@@ -18,6 +18,7 @@ CROSSVAL_EPOCHS = "crossval_epochs.csv"
 BACKUP = "backup"
 OOD_CHECK = "input_check.npz"
 CALIBRATION = "calibration.json"
+CALIBRATED_ON = "calibrated_on.json"  # the patients on whose images an adopted network was calibrated
 THRESHOLDS = "thresholds.json"
 TRAINED_ON = "trained_on.json"
 TENSORBOARD = "tensorboard"
@@ -31,6 +32,7 @@ EXPLORATION = "explore"
 LOCALISATION = "localisation"
 EVALUATIONS = "evaluations"  # on other records, a folder each
 
+PUBLISHED = "published"  # thresholds that came with an adopted network
 RECALIBRATION = "recalibration"  # a share of other data that calibration and thresholds are fitted on
 VALIDATION, TEST_SET = SCORED_SETS = ("validation", "test")
 
@@ -124,6 +126,37 @@ class Origin(_Counts, frozen=True):
         return self.model_dump(exclude={"is_verified"} if self.is_verified else None)
 
 
+class PublishedScore(pydantic.BaseModel, frozen=True):
+    """A score that the authors of a network published, with the images that it is of."""
+
+    score: str  # as in `AUC of Mass`
+    value: float
+    low: float | None = None
+    high: float | None = None
+    images: str  # in words, with the split
+
+
+class Adoption(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """Where an adopted network is from, and what is known of it; texts are sentences or parts of them.
+
+    network: its name in the registry; size: side of its images in pixels; sha256: of the file that it was made of; trained_on, split: what is known of its
+    training images, and of which others they were separated from; run: the run that was packed, None for a public one.
+    """
+
+    network: str
+    size: int
+    source: str
+    sha256: str
+    licence: str
+    trained_on: str
+    split: str
+    run: str | None = None
+    epoch: int | None = None
+    citation: str = ""
+    published: list[PublishedScore] = []
+    notes: list[str] = []
+
+
 class Folds(pydantic.BaseModel, frozen=True):
     """The division of train_val into folds."""
 
@@ -133,22 +166,25 @@ class Folds(pydantic.BaseModel, frozen=True):
 
 
 class Config(pydantic.BaseModel):
-    """The content of config.json; that of an ensemble has members instead of an experiment."""
+    """The content of config.json; that of an ensemble has members instead of an experiment, that of an adopted network
+    what is known of it.
+    """
 
     name: str
-    split_name: str
-    records_fingerprint: str
-    folds: Folds
+    split_name: str = ""  # blank for an adopted network, as are the records and folds
+    records_fingerprint: str = ""
+    folds: Folds | None = None
     is_synthetic: bool
     labels: list[str]
     no_finding: str | None = None
     preparation: Preparation = Preparation()
     versions: dict[str, str]
-    parts: dict[str, SetCounts]
+    parts: dict[str, SetCounts] = {}
     devices: list[str] = []
     experiment: Experiment | None = None
     members: list[str] | None = None
     average: str | None = None
+    adopted: Adoption | None = None
     shares_validation: bool = True
     is_past_known: bool | None = None
     namespace: str | None = None
@@ -156,8 +192,11 @@ class Config(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _check_kind(self) -> Self:
-        if (self.experiment is None) == (self.members is None or self.average is None):
-            raise ValueError("it has neither an experiment nor members with their average")
+        is_ensemble = self.members is not None and self.average is not None
+        if [self.experiment is not None, is_ensemble, self.adopted is not None].count(True) != 1:
+            raise ValueError("it must have one of an experiment, members with their average, and an adoption")
+        if self.adopted is None and not (self.split_name and self.records_fingerprint and self.folds):
+            raise ValueError("it lacks the split, the records or the folds of a run that was trained")
         if self.members and "shares_validation" not in self.model_fields_set:
             raise ValueError("an ensemble with a fit that it cannot verify, as versions before this one made it")
         LabelSet(tuple(self.labels), self.no_finding)  # raises for labels that are not a set
@@ -165,7 +204,7 @@ class Config(pydantic.BaseModel):
 
     @property
     def kind(self) -> str:
-        return ENSEMBLE if self.members else TRAINED
+        return ENSEMBLE if self.members else ADOPTED if self.adopted else TRAINED
 
     @cached_property
     def label_set(self) -> LabelSet:

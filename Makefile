@@ -6,14 +6,14 @@ RUN_CXR = .venv/bin/cxrkeras
 quote = '$(subst ','\'',$(1))'
 READING = $(call opt,KIND,kind) $(call opt,VIEWS,views) $(call opt,BLANK,blank) $(call opt,READERS,readers) $(call opt,TERMS,terms) $(call opt,IGNORE,ignore) $(call opt,NORMAL,normal)
 opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
-.PHONY: help setup demo phantom data datasets vocabulary label-files doctor records verify models experiment augmentation train cv sweep runs info gradcam calibrate report compare ensemble evaluate explore localise score predict app tensorboard test test-browser test-all coverage lint hooks bench bench-models bench-training bench-evaluation bench-app bench-ood bench-joined bench-decoding parity clean
+.PHONY: help setup demo phantom data datasets vocabulary label-files doctor records verify models experiment augmentation train cv sweep runs info adopt pack gradcam calibrate report compare ensemble evaluate explore localise score predict app tensorboard test test-browser test-all coverage lint hooks bench bench-models bench-training bench-evaluation bench-app bench-ood bench-joined bench-decoding parity clean
 
 # What each target takes; anything else that is given is refused, as a misspelt option would otherwise do nothing.
 takes.phantom = N SIZE PREVALENCE SEED DATA
 takes.data = DATA PARTS PARALLEL
 takes.vocabulary = SETS TERMS
 takes.doctor = DATA OPEN KIND VIEWS BLANK READERS TERMS IGNORE NORMAL
-takes.records = DATA NAME SIZE FOLDS SEED SPLIT DUPLICATES OVERLAP PATIENTS MAX_SKIPPED KIND VIEWS BLANK READERS TERMS IGNORE NORMAL
+takes.records = DATA NAME SIZE LIKE FOLDS SEED SPLIT DUPLICATES OVERLAP PATIENTS MAX_SKIPPED KIND VIEWS BLANK READERS TERMS IGNORE NORMAL
 takes.verify = RECORDS DATA
 takes.train = MODEL EXPERIMENT FOLD RECORDS WEIGHTS SET
 takes.cv = MODEL EXPERIMENT RECORDS WEIGHTS SET
@@ -22,7 +22,9 @@ takes.experiment = EXPERIMENT SET SAVE
 takes.augmentation = EXPERIMENT RECORDS SET
 takes.info = RUN
 takes.gradcam = IMG RUN LABEL
-takes.calibrate = RUN METHOD SENSITIVITY
+takes.calibrate = RUN RECORDS METHOD SENSITIVITY
+takes.adopt = NET FILE SHA256 IMAGES LIST
+takes.pack = RUN OUT LICENCE PATIENTS
 takes.report = RUN
 takes.compare = RUNS PUBLISHED
 takes.ensemble = RUNS AVERAGE
@@ -70,8 +72,8 @@ vocabulary: .venv/ready ## which labels two data sets share: SETS="chexpert padc
 doctor: .venv/ready ## describe data folders and find their faults [DATA="data/nih data/chexpert"] [OPEN=1 to decode every image] [KIND, VIEWS, BLANK, READERS, TERMS, IGNORE, NORMAL as for records]
 	@$(RUN_CXR) doctor $(call quote,$(or $(DATA),data/nih)) $(if $(OPEN),--open) $(READING)
 
-records: .venv/ready ## convert images to TFRecords [DATA=data/nih, several are joined] [NAME=nih-224] [SIZE=224] [FOLDS=5] [SEED=0] [SPLIT=hashed|grouped] [DUPLICATES=error|drop] [OVERLAP=drop|test] [PATIENTS=nih] [MAX_SKIPPED=0.01] [KIND=chexpert] [VIEWS=frontal|all] [BLANK=absent|unknown] [READERS=majority|any] [TERMS=common|nih|file] [IGNORE="columns"] [NORMAL=label]
-	@$(RUN_CXR) records $(call opt,DATA,data) $(call opt,NAME,name) $(call opt,SIZE,size) $(call opt,FOLDS,folds) $(call opt,SEED,seed) $(call opt,SPLIT,split) $(call opt,DUPLICATES,duplicates) $(call opt,OVERLAP,overlap) $(call opt,PATIENTS,patients) $(call opt,MAX_SKIPPED,max-skipped) $(READING)
+records: .venv/ready ## convert images to TFRecords [DATA=data/nih, several are joined] [NAME=nih-224] [SIZE=224] [LIKE=a run whose size and preparation the images get] [FOLDS=5] [SEED=0] [SPLIT=hashed|grouped] [DUPLICATES=error|drop] [OVERLAP=drop|test] [PATIENTS=nih] [MAX_SKIPPED=0.01] [KIND=chexpert] [VIEWS=frontal|all] [BLANK=absent|unknown] [READERS=majority|any] [TERMS=common|nih|file] [IGNORE="columns"] [NORMAL=label]
+	@$(RUN_CXR) records $(call opt,DATA,data) $(call opt,NAME,name) $(call opt,SIZE,size) $(call opt,LIKE,like) $(call opt,FOLDS,folds) $(call opt,SEED,seed) $(call opt,SPLIT,split) $(call opt,DUPLICATES,duplicates) $(call opt,OVERLAP,overlap) $(call opt,PATIENTS,patients) $(call opt,MAX_SKIPPED,max-skipped) $(READING)
 
 verify: .venv/ready ## check records, as every training does: [RECORDS=...] [DATA=the folder they were made of]
 	@$(RUN_CXR) verify $(if $(RECORDS),$(call quote,$(RECORDS))) $(call opt,DATA,data)
@@ -79,7 +81,7 @@ verify: .venv/ready ## check records, as every training does: [RECORDS=...] [DAT
 models: .venv/ready ## list the networks, their cost and where their ImageNet weights come from
 	@$(RUN_CXR) models
 
-train: .venv/ready ## train one fold: MODEL=... or EXPERIMENT=... [FOLD=0] [RECORDS=...] [WEIGHTS=imagenet|none|file] [SET="training.epochs=2"]
+train: .venv/ready ## train one fold: MODEL=... or EXPERIMENT=... [FOLD=0] [RECORDS=...] [WEIGHTS=imagenet|none|file|run] [SET="training.epochs=2"]
 	@$(RUN_CXR) train $(call opt,MODEL,model) $(call opt,EXPERIMENT,experiment) $(call opt,FOLD,fold) $(call opt,RECORDS,records) $(call opt,WEIGHTS,weights) $(call opt,SET,set)
 
 cv: .venv/ready ## train all folds, resumable: EXPERIMENT=... or MODEL=... [RECORDS=...] [WEIGHTS=...] [SET="..."]
@@ -100,11 +102,17 @@ runs: .venv/ready ## list all finished runs: network, records, date, mean AUCs, 
 info: .venv/ready ## describe a run on one page [RUN=...]
 	@$(RUN_CXR) info $(if $(RUN),$(call quote,$(RUN)))
 
+adopt: .venv/ready ## bring a public chest network or a pack: NET=xrv-all|file.cxr.zip|hf://owner/name, LIST=1 lists them [FILE=...] [SHA256=...] [IMAGES=folder of radiographs, for the check of inputs]
+	@$(RUN_CXR) adopt $(if $(NET),$(call quote,$(NET))) $(if $(LIST),--list) $(call opt,FILE,file) $(call opt,SHA256,sha256) $(call opt,IMAGES,images)
+
+pack: .venv/ready ## write a network into one file for others: [RUN=...] [OUT=file.cxr.zip] [LICENCE=Apache-2.0] [PATIENTS=hashed]
+	@$(RUN_CXR) pack $(call opt,RUN,run) $(call opt,OUT,out) $(call opt,LICENCE,licence) $(call opt,PATIENTS,patients)
+
 gradcam: .venv/ready ## show where a network looked: IMG=... [RUN=...] [LABEL=...|all]
 	@$(RUN_CXR) gradcam $(if $(IMG),$(call quote,$(IMG))) $(call opt,RUN,run) $(call opt,LABEL,label)
 
-calibrate: .venv/ready ## fit probabilities and thresholds again, on validation: [RUN=...] [METHOD=platt|temperature|isotonic] [SENSITIVITY=0.9]
-	@$(RUN_CXR) calibrate $(call opt,RUN,run) $(call opt,METHOD,method) $(call opt,SENSITIVITY,sensitivity)
+calibrate: .venv/ready ## fit probabilities and thresholds again, on validation: [RUN=...] [RECORDS=... for an adopted network] [METHOD=platt|temperature|isotonic] [SENSITIVITY=0.9]
+	@$(RUN_CXR) calibrate $(call opt,RUN,run) $(call opt,RECORDS,records) $(call opt,METHOD,method) $(call opt,SENSITIVITY,sensitivity)
 
 report: .venv/ready ## write a page about one fold, with intervals, curves, decisions, mistakes: [RUN=...]
 	@$(RUN_CXR) report $(call opt,RUN,run)

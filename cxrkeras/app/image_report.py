@@ -9,18 +9,13 @@ from cxrkeras.data.preparation import OWN, describe_preparation
 from cxrkeras.explain.overlay import plot_gradcam
 from cxrkeras.explain.sheet import NUM_TOP
 from cxrkeras.labels import display_name
+from cxrkeras.predict.limits import explain_decisions, list_limits
 from cxrkeras.predict.predictor import Answer, Facts
 from cxrkeras.reports.page import Page, Picture, Section, Table, render_page
-from cxrkeras.scoring.calibration import UNCALIBRATED, explain_numbers
 from cxrkeras.scoring.run_files import PUBLISHED
 from cxrkeras.text import format_share
 
 NOTICE = "Research software. It is not a medical device and must not be used to diagnose patients."
-SYNTHETIC = "This network was trained on synthetic phantoms. It is of no use on radiographs of patients."
-UNCHECKED = (
-    "Nothing checks whether an image is like those of the training: a photograph or a knee is answered like a chest "
-    "radiograph."
-)
 HEAT_MAP = "A heat map shows what raised the network's score for a label, not where a disease is."
 SCALE = (
     "Each map is scaled to its own maximum (yellow), so that the colours of two maps cannot be compared; the "
@@ -33,28 +28,6 @@ def list_warnings(answer: Answer, facts: Facts) -> list[str]:
     """List what a reader must know before any number."""
     warnings = [f"This may not be a chest radiograph like the training images: {reason}." for reason in answer.warnings]
     return [NOTICE, *list_limits(facts), *warnings]
-
-
-def list_limits(facts: Facts) -> list[str]:
-    """List what limits all answers of a network."""
-    numbers = [explain_numbers(facts.calibration, facts.fitted_on)] * (facts.calibration == UNCALIBRATED)
-    return [SYNTHETIC] * facts.is_synthetic + [UNCHECKED] * (not facts.is_checked) + numbers
-
-
-def explain_decisions(facts: Facts) -> list[str]:
-    """Say what a probability and a threshold are, in a sentence or two each."""
-    numbers = (
-        explain_numbers(facts.calibration, facts.fitted_on)
-        if facts.calibration == UNCALIBRATED
-        else f"A probability is calibrated: of the {facts.fitted_on} images with 20 %, about 20 % had the finding. That "
-        "holds for similar patients, among whom findings are as frequent."
-    )
-    origin = (
-        f"It is published with the network ({facts.rule})."
-        if facts.fitted_on == PUBLISHED
-        else f"It was chosen on {facts.fitted_on} images and is often low where a finding is rare."
-    )
-    return [numbers, f"A threshold is the number at or above which a finding is reported as present. {origin}"]
 
 
 def render_image_report(name: str, digest: str, grey: np.ndarray, answer: Answer, facts: Facts) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 from dash import dcc, html
 
 from cxrkeras import __version__
-from cxrkeras.app.image_report import HEAT_MAP, NOTICE, SCALE, describe_facts, explain_decisions, list_limits
+from cxrkeras.app.image_report import HEAT_MAP, NOTICE, SCALE, describe_facts
 from cxrkeras.explain.sheet import NUM_TOP
 from cxrkeras.labels import display_name
 from cxrkeras.predict.answers import LARGEST_PICTURE
+from cxrkeras.predict.limits import explain_decisions, list_limits
 from cxrkeras.predict.predictor import Facts
 
 

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from cxrkeras import __version__
-from cxrkeras.cli import data, demo, results, training
+from cxrkeras.cli import data, demo, results, sharing, training
 from cxrkeras.cli.shell import app, console, print_error
 from cxrkeras.errors import InputError
 
-__all__ = ["data", "demo", "main", "results", "training"]
+__all__ = ["data", "demo", "main", "results", "sharing", "training"]
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from cxrkeras.cli.tables import (
     print_comparison,
     print_evaluation,
     print_localisation,
+    print_published,
     print_run,
     print_runs,
     print_scores,
@@ -52,11 +53,15 @@ def info(run: Annotated[str, typer.Argument(help="A run or one of its folds; by 
     """Describe a run on one page: network, data, training, scores, thresholds, and which files its folds have."""
     from cxrkeras.scoring.find_runs import find_fold
     from cxrkeras.scoring.run import open_run
+    from cxrkeras.scoring.run_files import ADOPTED
 
     opened = open_run(run) if run else open_run(find_fold(None))
     print_run(console, opened)
     for fold in opened.folds:
-        print_scores(console, fold)
+        if fold.kind == ADOPTED:
+            print_published(console, fold)
+        else:
+            print_scores(console, fold)
 
 
 @app.command()
@@ -110,6 +115,10 @@ def gradcam(
 @app.command()
 def calibrate(
     run: Run = None,
+    records: Annotated[
+        Optional[str],
+        typer.Option(help="For an adopted network: records of images of your own; their test set is left out."),
+    ] = None,
     method: Annotated[str, typer.Option(help="platt, temperature or isotonic, label by label.")] = "platt",
     sensitivity: Annotated[
         Optional[float],
@@ -118,14 +127,32 @@ def calibrate(
 ) -> None:
     """Fit probabilities and thresholds again, on validation alone. Training does it with the defaults.
 
+    An adopted network has no validation images: it is fitted on --records, and no longer evaluated on their patients.
+
     Saved as `calibration.json` and `thresholds.json` in the folder of the fold; reports and heat maps use them.
     """
     from cxrkeras.scoring.operating_points import refit
     from cxrkeras.scoring.run import open_fold
 
     fold = open_fold(run)
-    print_thresholds(console, refit(fold, method=method, sensitivity=sensitivity))
-    console.print(f"saved in {fold.folder}. Existing reports are out of date: make report RUN={fold.folder}")
+    if records:
+        from cxrkeras.records.folder import open_records
+
+        opened = open_records(records)
+        load_tensorflow()
+        from cxrkeras.reports.adopted_card import write_card
+        from cxrkeras.scoring.calibrate_adopted import calibrate_on
+
+        with show_progress() as progress:
+            points, notes = calibrate_on(fold, opened, method=method, sensitivity=sensitivity, progress=progress)
+        write_card(fold)
+        for note in notes:
+            console.print(f"note: {note}")
+    else:
+        points = refit(fold, method=method, sensitivity=sensitivity)
+    print_thresholds(console, points)
+    outdated = "" if records else f". Existing reports are out of date: make report RUN={fold.folder}"
+    console.print(f"saved in {fold.folder}{outdated}")
 
 
 @app.command()
@@ -346,11 +373,14 @@ def predict(
     if csv:
         make_folder(csv.parent)
     load_tensorflow()
+    from cxrkeras.predict.limits import list_limits
     from cxrkeras.predict.predictor import Predictor
 
     predictor = Predictor(fold)
     facts = predictor.facts
     console.print(f"{facts.run}, trained on {facts.trained_on}; thresholds by {facts.rule}")
+    for limit in list_limits(facts):
+        console.print(f"  note: {limit}")
     results, unread = [], 0
     with show_progress() as progress:
         for path, answer in answer_files(predictor, paths, progress):
@@ -369,8 +399,6 @@ def predict(
     if csv:
         write_text(csv, encode_csv(tabulate_results(results, facts.labels, facts.run)))
         console.print(f"saved {csv}")
-    if facts.is_synthetic:
-        console.print("this network was trained on synthetic phantoms and knows nothing about patients")
     _end(unread, len(paths), "is an image that can be read")
 
 

@@ -80,7 +80,10 @@ ExperimentFile = Annotated[Optional[str], typer.Option(help="A file under experi
 Records = Annotated[Optional[str], typer.Option(help="A folder under records/ or a path; by default the newest.")]
 Run = Annotated[Optional[str], typer.Option(help="A run or one of its folds; by default the newest finished.")]
 Weights = Annotated[
-    Optional[str], typer.Option(help="imagenet, none, or a .keras, .weights.h5 or .safetensors file to start from.")
+    Optional[str],
+    typer.Option(
+        help="To start from: imagenet, none, a .keras, .weights.h5 or .safetensors file, or a run, as xrv-all."
+    ),
 ]
 Settings = Annotated[str, typer.Option("--set", help="Settings as section.key=value, separated by spaces.")]
 

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cxrkeras.data.preparation import describe_preparation
 from cxrkeras.models.registry import DEFAULT_SIZE, Network
 from cxrkeras.scoring.notes import COLLAPSED
-from cxrkeras.scoring.run_files import SCORED_SETS
+from cxrkeras.scoring.run_files import ADOPTED, SCORED_SETS
 from cxrkeras.text import format_spread, num_of
 
 if TYPE_CHECKING:  # commands that need no tables of scores should not wait for pandas
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # commands that need no tables of scores should not wait for 
     from cxrkeras.data.dataset import Dataset
     from cxrkeras.data.reader import Reader
     from cxrkeras.data.vocabulary import Terms
+    from cxrkeras.models.public_table import PublicNetwork
     from cxrkeras.reports.compare import Comparison
     from cxrkeras.scoring.evaluation import Evaluation
     from cxrkeras.scoring.operating_points import OperatingPoints
@@ -129,6 +131,42 @@ def print_datasets(console: Console, readers: Sequence[Reader]) -> None:
         console.print()
 
 
+def print_public_networks(console: Console, networks: Mapping[str, PublicNetwork]) -> None:
+    """Print what is known of each public network."""
+    for name, row in networks.items():
+        facts = Table(title=name, title_justify="left", show_header=False, box=None)
+        facts.add_column(no_wrap=True)
+        facts.add_column(overflow="fold")
+        labels = [label for label in row.labels if label]
+        untrained = len(row.labels) - len(labels)
+        left_out = f"; {num_of(untrained, 'untrained output')} left out" if untrained else ""
+        published = "; ".join(f"{score['score']} {score['value']:.3f}" for score in row.published)
+        images = f" ({row.published[0]['images']})" if published else ""
+        for title, value in {
+            "network": f"{row.network}, {row.size} px, "
+            + (
+                f"grey levels scaled by {row.scaling[0]:.4g} g - {-row.scaling[1]:g}"
+                if row.scaling
+                else "ImageNet's scaling"
+            ),
+            "trained on": row.trained_on,
+            "split": row.split,
+            "labels": f"{len(labels)}: {', '.join(labels)}{left_out}",
+            "prepared": describe_preparation(row.preparation),
+            "thresholds": row.rule,
+            "published": f"{published}{images}",
+            "notes": "; ".join(row.notes),
+            "licence": row.licence,
+            "source": row.address,
+            "page": row.page,
+            "checksum": row.sha256 or "none is published",
+        }.items():
+            if value:
+                facts.add_row(title, value)
+        console.print(facts)
+        console.print()
+
+
 def print_shared_terms(console: Console, terms: Terms, first: str, second: str) -> None:
     """Print the labels that two kinds of data sets share, what each calls them and where that is stated."""
     table = Table(title=f"{first} and {second} in terms of {terms.name}", title_justify="left")
@@ -184,7 +222,8 @@ def print_runs(console: Console, runs: Sequence[RunSummary]) -> None:
     for run in runs:
         scores = ["" if math.isnan(value) else f"{value:.3f}" for value in (run.validation, run.test)]
         records = f"{run.records}{' (synthetic)' if run.is_synthetic else ''}"
-        facts = (run.name, run.network, records, run.finished[:10], str(run.folds), *scores, f"{run.megabytes:,.0f}")
+        folds = "" if run.kind == ADOPTED else str(run.folds)
+        facts = (run.name, run.network, records, run.finished[:10], folds, *scores, f"{run.megabytes:,.0f}")
         table.add_row(*facts, run.problem or f"{run.kind}, from {run.started_from}")
     console.print(table)
 
@@ -232,6 +271,21 @@ def print_scores(console: Console, fold: Fold) -> None:
     console.print(table)
     for note in dict.fromkeys(scores.note for scores in sets.values() if scores.note):
         console.print(f"note: {note}")
+
+
+def print_published(console: Console, fold: Fold) -> None:
+    """Print the scores that came with an adopted network, and what they are of."""
+    adopted = fold.config.adopted
+    if not (adopted and adopted.published):
+        console.print("no scores were published with it that are known here: `cxrkeras evaluate` scores it on records")
+        return
+    table = Table(title="scores as published, not computed here", title_justify="left")
+    for column in ("score", "value", "of"):
+        table.add_column(column, overflow="fold")
+    for row in adopted.published:
+        interval = "" if row.low is None or row.high is None else f" ({row.low:.3f}, {row.high:.3f})"
+        table.add_row(row.score, f"{row.value:.3f}{interval}", row.images)
+    console.print(table)
 
 
 def print_folds(console: Console, summary: pd.DataFrame, run: str) -> None:

@@ -101,9 +101,7 @@ def load_image(content: bytes, size: int, preparation: Preparation = OWN) -> np.
     if is_dicom(content) or preparation.crop != "none":
         return resize_image(decode_image(content, preparation=preparation), size, preparation)
     # Without intermediate arrays, which would copy a megapixel twice.
-    return np.asarray(
-        _open(content, lambda image: _resize(_to_grey(image, content, preparation), size, preparation))
-    )
+    return np.asarray(_open(content, lambda image: _resize(_to_grey(image, content, preparation), size, preparation)))
 
 
 @contextmanager

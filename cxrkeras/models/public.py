@@ -55,8 +55,8 @@ def build_public_network(row: PublicNetwork, path: Path, name: str) -> tuple[ker
 def spread_channels(kernel: np.ndarray, scaling: tuple[float, float], wanted: Scaling) -> np.ndarray:
     """Spread a kernel of one channel, (O, 1, h, w), over three with another scaling, (O, 3, h, w), float32.
 
-    On grey levels g the one channel is a g + b, the others are s_c g + o_c: with the weights v_c of least norm for which
-    the sum of v_c s_c is a and that of v_c o_c is b, both convolutions are equal, also where the image is padded.
+    On grey levels g the one channel is a g + b, the others are s_c g + o_c: with the weights v_c of least norm for
+    which the sum of v_c s_c is a and that of v_c o_c is b, both convolutions are equal, also where images are padded.
     """
     if kernel.ndim != 4 or kernel.shape[1] != 1:
         raise InputError(f"the first kernel must have one channel; it has the shape {kernel.shape}")
@@ -77,8 +77,8 @@ def _set_head(network: keras.Model, row: PublicNetwork, kernel: np.ndarray, bias
     wanted = (network.get_layer(LOGITS).input.shape[-1], len(row.labels))
     if kernel.shape != wanted or bias.shape != wanted[1:]:
         raise InputError(
-            f"{path} does not fit: its last layer has the shapes {kernel.shape} and {bias.shape}; expected {wanted} and "
-            f"{wanted[1:]}, the {len(row.labels)} outputs of the network as published"
+            f"{path} does not fit: its last layer has the shapes {kernel.shape} and {bias.shape}; expected {wanted} "
+            f"and {wanted[1:]}, the {len(row.labels)} outputs of the network as published"
         )
     network.get_layer(LOGITS).set_weights([kernel[:, row.outputs], bias[row.outputs]])
 
@@ -87,7 +87,7 @@ def _load_keras_file(network: keras.Model, row: PublicNetwork, path: Path) -> No
     """Load a `.h5` file of Keras 2 with all layers, in the order of the network."""
     try:
         with h5py.File(path) as file:
-            file = file["model_weights"] if "model_weights" in file else file
+            file = file.get("model_weights", file)
             arrays = []
             for layer in file.attrs["layer_names"]:
                 group = file[layer]

@@ -61,6 +61,32 @@ def find_cache() -> Path:
     return cache
 
 
+def fetch_file_from_hub(repository: str, suffix: str, cache: Path, progress: Progress = SILENT) -> Path:
+    """Fetch the only file of a repository on Hugging Face whose name ends with `suffix`, as it is now.
+
+    Raises InputError if there is none or several, or it cannot be fetched.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    endpoint = os.environ.get("HF_ENDPOINT")
+    try:
+        names = huggingface_hub.HfApi(endpoint=endpoint).model_info(repository, timeout=TIMEOUT).siblings or []
+    except HFValidationError as error:
+        raise InputError(f"{repository!r} is not a repository: wanted hf://owner/name ({error})") from None
+    except HfHubHTTPError as error:
+        raise InputError(f"Hugging Face has no {repository} for you: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # the HTTP library behind huggingface_hub varies
+        raise InputError(f"cannot reach Hugging Face ({error}). Is this machine online?") from None
+    found = [name.rfilename for name in names if name.rfilename.endswith(suffix)]
+    if len(found) != 1:
+        raise InputError(f"wanted one file *{suffix} in {repository}; it has {', '.join(found) or 'none'}")
+    path = cache / f"{repository.replace('/', '-')}-{Path(found[0]).name}"
+    path.unlink(missing_ok=True)
+    _fetch_from_hub(HubFile(repository, found[0]), path, progress)
+    return path
+
+
 def _fetch_from_hub(source: HubFile, path: Path, progress: Progress) -> None:
     import huggingface_hub
     import tqdm

@@ -56,7 +56,8 @@ class OpenedRun(Run):
     def explain(self, path: str | Path, labels: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Grad-CAM maps of one label or several, by default all, float32 (H, W) of the image's size, 0 to 1.
 
-        Each is scaled to its own maximum; one without evidence is zero, as is what the network crops. Raises as `predict`, and for unknown labels.
+        Each is scaled to its own maximum; one without evidence is zero, as is what the network crops. Raises as
+        `predict`, and for unknown labels.
         """
         chosen = self.labels if labels is None else [labels] if isinstance(labels, str) else labels
         wanted = [self.labels.require(label) for label in chosen]

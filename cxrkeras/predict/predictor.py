@@ -113,10 +113,10 @@ class Predictor:
         order = np.argsort(-probs, kind="stable")
         with np.errstate(invalid="ignore"):
             found = tuple(labels.names[k] for k in order if probs[k] >= self._limits[k])
-        if self._check:
-            warnings = (*warnings, *self._check.judge(image[None, ..., None], features[None].astype(np.float64))[0])
+        judged = self._check.judge(image[None, ..., None], features[None].astype(np.float64))[0] if self._check else []
         height, width = grey.shape
-        return Answer(dict(zip(labels, probs.tolist(), strict=True)), found, warnings, width, height, *maps)
+        remarks = (*warnings, *judged)
+        return Answer(dict(zip(labels, probs.tolist(), strict=True)), found, remarks, width, height, *maps)
 
     def _work(self) -> None:
         while True:

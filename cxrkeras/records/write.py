@@ -180,7 +180,9 @@ class _Conversion:
             num_listed=dataset.listed["rows"],
             num_skipped=len(skipped),
             num_dropped=len(dropped),
-            table_checksums=_write_tables(dataset, kept, self.folder, salt, self.progress, has_boxes=self.preparation.crop == "none"),
+            table_checksums=_write_tables(
+                dataset, kept, self.folder, salt, self.progress, has_boxes=self.preparation.crop == "none"
+            ),
             shards=[self.journal[name].shard for name in table["shard"].unique()],
         )
         save_manifest(self.folder, manifest)

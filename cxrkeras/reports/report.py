@@ -355,7 +355,7 @@ def _list_data_facts(fold: Fold) -> dict:
         "records": metrics.records,
         "records fingerprint": config.records_fingerprint,
         "split": metrics.split_name,
-        "folds": f"{config.folds.count}, divided by patient with seed {config.folds.seed}",
+        "folds": f"{fold.division.count}, divided by patient with seed {fold.division.seed}",
         "synthetic": "yes" if metrics.is_synthetic else "no",
         "all listed images": "no, a subset" if metrics.is_partial else "yes",
     }

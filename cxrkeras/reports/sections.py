@@ -12,11 +12,11 @@ from cxrkeras.labels import LabelSet, display_name
 from cxrkeras.reports import figures
 from cxrkeras.reports.figures import format_interval
 from cxrkeras.reports.page import Picture, Section, Table
-from cxrkeras.scoring.calibration import BINS, Calibration
+from cxrkeras.scoring.calibration import BINS, UNCALIBRATED, Calibration
 from cxrkeras.scoring.evaluation import LEAST_PATIENTS, MEAN, Evaluation
 from cxrkeras.scoring.intervals import REPLICATES
 from cxrkeras.scoring.operating_points import OperatingPoints
-from cxrkeras.scoring.run_files import Origin
+from cxrkeras.scoring.run_files import PUBLISHED, Origin
 from cxrkeras.scoring.thresholds import YOUDEN, Thresholds
 from cxrkeras.text import num_of
 
@@ -35,6 +35,8 @@ def explain_thresholds(thresholds: Thresholds) -> str:
             f"Each label's threshold is the mean of its members' thresholds, which were chosen on "
             f"{format_origin(thresholds.fitted_on)}; it was not chosen on the images it is applied to here."
         )
+    if thresholds.fitted_on.part == PUBLISHED:
+        return f"Thresholds: {thresholds.rule}. They were not chosen on the images they are applied to here."
     rule = (
         "has the largest sensitivity + specificity - 1 (Youden's J)"
         if thresholds.rule == YOUDEN
@@ -294,6 +296,12 @@ def build_reliability(evaluation: Evaluation, calibration: Calibration, *, sourc
 
 
 def _explain_calibration(calibration: Calibration) -> str:
+    if calibration.method == UNCALIBRATED:
+        return (
+            "Nothing is calibrated: what stands for a probability is the sigmoid of the network's outputs. The "
+            f"calibration error is the mean distance of the observed share from it over {BINS} bins with equally many "
+            "images."
+        )
     methods = {
         "platt": "Platt's logistic curve",
         "temperature": "a temperature for each label",

@@ -85,7 +85,5 @@ def _keep_others(fold: Fold, fitted: OperatingPoints) -> OperatingPoints:
     notes = {label: "published, of the sigmoid" if values[label] is not None else "no threshold" for label in others}
     return OperatingPoints(
         replace(fitted.calibration, curves=fitted.calibration.curves | curves),
-        replace(
-            fitted.thresholds, values=fitted.thresholds.values | values, notes=fitted.thresholds.notes | notes
-        ),
+        replace(fitted.thresholds, values=fitted.thresholds.values | values, notes=fitted.thresholds.notes | notes),
     )

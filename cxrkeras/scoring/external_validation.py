@@ -156,6 +156,12 @@ def _check_patients(fold: Fold, records: Records, rows: pd.DataFrame, allow: str
     has_hashes = bool(records.manifest.namespace)
     chosen = _find_chosen(fold, records, patients) if has_hashes else set()
     trained = fold.past.find(patients, records.hash_patients) if has_hashes else set()
+    if fold.kind == ADOPTED and chosen:
+        raise InputError(
+            f"{fold.name} was calibrated on images of {len(chosen):,} of the {num_of(len(patients), 'patient')}: its "
+            "scores would be biased; evaluate on others, such as a test set",
+            option="split",
+        )
     if (fold.past.is_known and has_hashes) or trained or chosen:
         if trained or chosen:
             raise InputError(
@@ -311,9 +317,10 @@ def _describe(
 def tabulate_drift(fold: Fold, validated: Validated, *, seed: int = 0) -> pd.DataFrame:
     """Compare a run on other records with itself on its own sets; one row per label.
 
-    For each of `validation` and `test`, which adopted networks lack, and `here`: positives, known, prevalence, mean probability, calibration_error, auc,
-    sensitivity and specificity at the thresholds, as columns `<name>_<set>`. `bias` is the mean probability less the
-    prevalence here, with its 95 % interval over patients, `bias_low` and `bias_high`.
+    For each of `validation` and `test`, which adopted networks lack, and `here`: positives, known, prevalence, mean
+    probability, calibration_error, auc, sensitivity and specificity at the thresholds, as columns `<name>_<set>`.
+    `bias` is the mean probability less the prevalence here, with its 95 % interval over patients, `bias_low` and
+    `bias_high`.
     """
     points, labels = validated.points, validated.predictions.labels
     sets = {} if fold.kind == ADOPTED else fold.predictions

@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -71,8 +72,8 @@ def build_extractor(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 def fit_ood_check(
     network: keras.Model,
-    training: Iterable[Iterable[tuple]],
-    validation: Iterable[tuple],
+    training: Iterable[Iterable[tuple[Any, ...]]],
+    validation: Iterable[tuple[Any, ...]],
     advance: Advance = lambda count=1: None,
 ) -> dict[str, np.ndarray]:
     """Fit the mean and covariance of penultimate features and simple statistics on training images, and the limits.
@@ -159,7 +160,7 @@ class OodCheck:
 
 
 def open_ood_check(fold: Fold, network: keras.Model) -> OodCheck | None:
-    """Open the check of a fold; None for an adopted network that has none. Raises InputError, also if it does not fit."""
+    """Open the check of a fold; None for an adopted network that has none. Raises InputError if it does not fit."""
     path = fold.folder / OOD_CHECK
     if fold.kind == ADOPTED and not path.is_file():
         return None

@@ -98,7 +98,7 @@ def _check_test(first: Run, other: Run) -> None:
 
 
 def _check_validation(first: Run, other: Run) -> None:
-    own, wanted = other.folds[0].config.folds, first.folds[0].config.folds
+    own, wanted = other.folds[0].division, first.folds[0].division
     if (own.count, own.seed) != (wanted.count, wanted.seed):
         raise InputError(
             f"{first.name} and {other.name} have other folds ({wanted.count} with seed {wanted.seed}, and "

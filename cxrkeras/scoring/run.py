@@ -28,6 +28,7 @@ from cxrkeras.scoring.run_files import (
     TRAINED_ON,
     VALIDATION,
     Config,
+    Folds,
     Metrics,
     predictions_file,
 )
@@ -75,6 +76,12 @@ class Fold:
         return self.config.experiment
 
     @property
+    def division(self) -> Folds:
+        """The division into folds that a run was trained on."""
+        assert self.config.folds is not None, f"{self.name} was adopted"
+        return self.config.folds
+
+    @property
     def network_name(self) -> str:
         """The name of the network in the registry, or that it is an ensemble."""
         adopted = self.config.adopted
@@ -109,6 +116,8 @@ class Fold:
 
     def load_predictions(self, name: str) -> Predictions:
         """Load the predictions for a set, `validation` or `test`."""
+        if self.kind == ADOPTED:
+            self.require(predictions_file(name))
         return load_predictions(self.folder / predictions_file(name), self.labels)
 
     @cached_property

@@ -139,8 +139,9 @@ class PublishedScore(pydantic.BaseModel, frozen=True):
 class Adoption(pydantic.BaseModel, frozen=True, extra="forbid"):
     """Where an adopted network is from, and what is known of it; texts are sentences or parts of them.
 
-    network: its name in the registry; size: side of its images in pixels; sha256: of the file that it was made of; trained_on, split: what is known of its
-    training images, and of which others they were separated from; run: the run that was packed, None for a public one.
+    network: its name in the registry; size: side of its images in pixels; sha256: of the file that it was made of;
+    trained_on, split: what is known of its training images, and of which others they were separated from; run: the run
+    that was packed, None for a public network.
     """
 
     network: str

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from cxrkeras.data.preparation import Preparation, describe_preparation
 from cxrkeras.errors import InputError
-from cxrkeras.scoring.find_runs import list_folds
+from cxrkeras.scoring.calibration import UNCALIBRATED
+from cxrkeras.scoring.find_runs import date_fold, list_folds
 from cxrkeras.scoring.run import Fold, Run
-from cxrkeras.scoring.run_files import ENSEMBLE, EVALUATIONS, METRICS, RUNS_ROOT, SCORED_SETS, TEST_SET, VALIDATION
+from cxrkeras.scoring.run_files import EVALUATIONS, RUNS_ROOT, SCORED_SETS, TEST_SET, VALIDATION, Adoption
 from cxrkeras.scoring.run_scores import average_findings
 
 
@@ -59,7 +61,7 @@ def _summarise_all(root: Path) -> Iterator[RunSummary]:
 
 def summarise_run(run: Run) -> RunSummary:
     """Summarise a run; scores are computed from its predictions."""
-    newest = max((fold.folder / METRICS).stat().st_mtime for fold in run.folds)
+    newest = max(date_fold(fold.folder) for fold in run.folds)
     facts: dict[str, Any] = {
         "finished": datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"),
         "folds": len(run.folds),
@@ -67,12 +69,12 @@ def summarise_run(run: Run) -> RunSummary:
     }
     try:
         first = run.folds[0]
+        facts |= {"kind": first.kind, "network": first.network_name, "is_synthetic": first.config.is_synthetic}
+        if first.config.adopted:
+            return RunSummary(run.name, **facts, started_from=first.config.adopted.source)
         facts |= {
-            "kind": first.kind,
             "records": Path(first.metrics.records).name,
             "split_name": run.split_name,
-            "is_synthetic": first.metrics.is_synthetic,
-            "network": ENSEMBLE if first.config.members else first.experiment.model.name,
             "started_from": ", ".join(first.config.members or [first.experiment.model.weights]),
         }
         for name in SCORED_SETS:
@@ -83,20 +85,35 @@ def summarise_run(run: Run) -> RunSummary:
     return RunSummary(run.name, **facts)
 
 
+def _describe_folds(run: Run) -> dict[str, str]:
+    metrics = run.folds[0].metrics
+    folds = [f"{fold.metrics.fold}{f' (epoch {fold.epoch})' if fold.epoch else ''}" for fold in run.folds]
+    return {"records": f"{metrics.records}, split {metrics.split_name}", "folds": ", ".join(folds)}
+
+
+def _describe_adoption(adopted: Adoption, preparation: Preparation) -> dict[str, str]:
+    return {
+        "split": adopted.split,
+        "input": f"{adopted.size} px, prepared as {describe_preparation(preparation)}",
+        "licence": adopted.licence,
+        "citation": adopted.citation,
+        "SHA-256": adopted.sha256,
+        "notes": "; ".join(adopted.notes),
+    }
+
+
 def describe_run(run: Run) -> dict[str, str]:
     """Describe a run in words, by topic."""
     first, summary = run.folds[0], summarise_run(run)
-    config, metrics = first.config, first.metrics
+    config = first.config
     facts = {
         "folder": str(run.folder),
         "network": summary.network,
         "started from": summary.started_from,
         "labels": f"{len(first.labels)}: {first.labels.describe(20)}",
-        "trained on": first.trained_on if "training" in config.parts else "",
-        "records": f"{metrics.records}, split {metrics.split_name}",
+        "trained on": first.trained_on if config.adopted or "training" in config.parts else "",
+        **(_describe_adoption(config.adopted, config.preparation) if config.adopted else _describe_folds(run)),
         "sources": ", ".join(f"{source['name']} ({source['kind']})" for source in config.sources),
-        "folds": ", ".join(f"{fold.metrics.fold} (epoch {fold.metrics.best_epoch})" if fold.metrics.best_epoch else
-                           str(fold.metrics.fold) for fold in run.folds),
         "finished": f"{summary.finished}, {summary.megabytes:,.1f} MB on disk",
         "evaluations": ", ".join(sorted(path.name for fold in run.folds for path in
                                         (fold.folder / EVALUATIONS).glob("*"))),
@@ -104,7 +121,10 @@ def describe_run(run: Run) -> dict[str, str]:
     }  # fmt: skip
     try:
         points = first.operating_points
-        facts["thresholds"] = f"{points.thresholds.rule}, on {points.calibration.method} calibrated probabilities"
+        is_calibrated = points.calibration.method != UNCALIBRATED
+        method = points.calibration.method
+        numbers = f"{method} calibrated probabilities" if is_calibrated else "the sigmoid, uncalibrated"
+        facts["thresholds"] = f"{points.thresholds.rule}, on {numbers}"
     except InputError as error:
         facts["thresholds"] = str(error)
     facts["problem"] = summary.problem

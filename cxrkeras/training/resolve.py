@@ -16,9 +16,12 @@ from cxrkeras.data.dataset import TRAIN_VAL
 from cxrkeras.data.folds import HASHED
 from cxrkeras.errors import InputError
 from cxrkeras.labels import LabelSet, known_truth
+from cxrkeras.models.public_table import load_public_networks
 from cxrkeras.models.registry import find_network
 from cxrkeras.records.batches import Targets, build_targets
 from cxrkeras.records.folder import Records, open_records
+from cxrkeras.scoring.run import open_fold
+from cxrkeras.scoring.run_files import MODEL
 from cxrkeras.text import num_of
 from cxrkeras.training.losses import TargetCounts
 
@@ -113,7 +116,9 @@ def resolve_experiment(experiment: Experiment) -> Setup:
     resolved = experiment.model_copy(
         update={
             "data": experiment.data.model_copy(update={"records": str(records.folder)}),
-            "model": experiment.model.model_copy(update={"size": size}),
+            "model": experiment.model.model_copy(
+                update={"size": size, "weights": _find_weights(experiment.model.weights)}
+            ),
             "training": experiment.training.model_copy(
                 update={
                     "epochs": sum(phase.epochs for phase in experiment.phases),
@@ -126,6 +131,27 @@ def resolve_experiment(experiment: Experiment) -> Setup:
     setup = Setup(resolved, records, labels, build_targets(labels, records.labels, uncertain))
     _check_known(setup)
     return setup
+
+
+WANTED = (
+    ": wanted imagenet, none, a .keras, .weights.h5 or .safetensors file, or the name of a run or an adopted network"
+)
+
+
+def _find_weights(weights: str) -> str:
+    """Return the start weights as they are, or for the name of a run or an adopted network the path of its file."""
+    if weights in ("none", "imagenet") or Path(weights).suffix or Path(weights).is_file():
+        return weights
+    try:
+        fold = open_fold(weights, with_network=True)
+    except InputError:
+        hint = f": `cxrkeras adopt {weights}` brings it" if weights in load_public_networks() else ""
+        raise InputError(
+            f"no weights {weights!r}{hint or WANTED}",
+            option="weights",
+        ) from None
+    fold.require(MODEL)
+    return str(fold.folder / MODEL)
 
 
 def _check_known(setup: Setup) -> None:

@@ -6,7 +6,7 @@ RUN_CXR = .venv/bin/cxrkeras
 quote = '$(subst ','\'',$(1))'
 READING = $(call opt,KIND,kind) $(call opt,VIEWS,views) $(call opt,BLANK,blank) $(call opt,READERS,readers) $(call opt,TERMS,terms) $(call opt,IGNORE,ignore) $(call opt,NORMAL,normal)
 opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
-.PHONY: help setup demo phantom data datasets vocabulary label-files doctor records verify models experiment augmentation train cv sweep runs info adopt pack gradcam calibrate report compare ensemble evaluate explore localise score predict app tensorboard test test-browser test-all coverage lint hooks bench bench-models bench-training bench-evaluation bench-app bench-ood bench-joined bench-decoding parity clean
+.PHONY: help setup demo phantom data datasets vocabulary label-files doctor records verify models experiment augmentation train cv sweep runs info adopt pack publish gradcam calibrate report compare ensemble evaluate explore localise score predict app tensorboard test test-browser test-all coverage lint hooks bench bench-models bench-training bench-evaluation bench-app bench-ood bench-joined bench-decoding parity clean
 
 # What each target takes; anything else that is given is refused, as a misspelt option would otherwise do nothing.
 takes.phantom = N SIZE PREVALENCE SEED DATA
@@ -25,6 +25,7 @@ takes.gradcam = IMG RUN LABEL
 takes.calibrate = RUN RECORDS METHOD SENSITIVITY
 takes.adopt = NET FILE SHA256 IMAGES LIST
 takes.pack = RUN OUT LICENCE PATIENTS
+takes.publish = RUN REPO LICENCE PRIVATE DRY YES
 takes.report = RUN
 takes.compare = RUNS PUBLISHED
 takes.ensemble = RUNS AVERAGE
@@ -107,6 +108,9 @@ adopt: .venv/ready ## bring a public chest network or a pack: NET=xrv-all|file.c
 
 pack: .venv/ready ## write a network into one file for others: [RUN=...] [OUT=file.cxr.zip] [LICENCE=Apache-2.0] [PATIENTS=hashed]
 	@$(RUN_CXR) pack $(call opt,RUN,run) $(call opt,OUT,out) $(call opt,LICENCE,licence) $(call opt,PATIENTS,patients)
+
+publish: .venv/ready ## publish a network on Hugging Face, after asking: REPO=owner/name [RUN=...] [LICENCE=Apache-2.0] [PRIVATE=1] [DRY=1 to send nothing] [YES=1 not to ask]
+	@$(RUN_CXR) publish $(call opt,RUN,run) $(call opt,REPO,repo) $(call opt,LICENCE,licence) $(if $(PRIVATE),--private) $(if $(DRY),--dry-run) $(if $(YES),--yes)
 
 gradcam: .venv/ready ## show where a network looked: IMG=... [RUN=...] [LABEL=...|all]
 	@$(RUN_CXR) gradcam $(if $(IMG),$(call quote,$(IMG))) $(call opt,RUN,run) $(call opt,LABEL,label)

@@ -26,7 +26,7 @@ def make(*arguments):
 @pytest.mark.parametrize("target", RECIPES)
 def test_a_target_takes_what_its_recipe_uses(target):
     recipe = RECIPES[target].replace("$(READING)", READING)
-    used = {name for pair in re.findall(r"\$\(([A-Z_]+)\)|call opt,([A-Z_]+)", recipe) for name in pair}
+    used = {name for pair in re.findall(r"\$\(([A-Z_]+)\)|call opt,([A-Z0-9_]+)", recipe) for name in pair}
     assert used - {"", "RUN_CXR", "PYTHON", "EXTRA", "CURDIR"} == TAKES.get(target, set())
 
 

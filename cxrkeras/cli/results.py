@@ -140,12 +140,12 @@ def calibrate(
 
         opened = open_records(records)
         load_tensorflow()
-        from cxrkeras.reports.adopted_card import write_card
+        from cxrkeras.reports.card import write_adopted_card
         from cxrkeras.scoring.calibrate_adopted import calibrate_on
 
         with show_progress() as progress:
             points, notes = calibrate_on(fold, opened, method=method, sensitivity=sensitivity, progress=progress)
-        write_card(fold)
+        write_adopted_card(fold)
         for note in notes:
             console.print(f"note: {note}")
     else:

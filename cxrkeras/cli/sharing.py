@@ -49,7 +49,7 @@ def adopt(
     else:
         find_public(name)  # an unknown name is reported before TensorFlow is loaded
         load_tensorflow()
-        from cxrkeras.reports.adopted_card import write_card
+        from cxrkeras.reports.card import write_adopted_card
         from cxrkeras.scoring.adoption import adopt_public
 
         with show_progress() as progress:
@@ -58,7 +58,7 @@ def adopt(
             console.print(f"note: {note}")
         folder, is_new = adopted.fold.folder, adopted.is_new
         if is_new:
-            write_card(adopted.fold)
+            write_adopted_card(adopted.fold)
     _describe(folder, is_new, images)
 
 
@@ -73,13 +73,13 @@ def _describe(folder: Path, is_new: bool, images: Path | None) -> None:
     assert adopted is not None
     if images:
         load_tensorflow()
-        from cxrkeras.reports.adopted_card import write_card
+        from cxrkeras.reports.card import write_adopted_card
         from cxrkeras.scoring.ood_images import fit_on_images
 
         with show_progress() as progress:
             console.print(fit_on_images(fold, images, progress))
         if adopted.run is None:  # the card of a pack is its author's
-            write_card(fold)
+            write_adopted_card(fold)
     console.print(
         f"{'adopted' if is_new else 'already there:'} {fold.name}, {adopted.network}, {adopted.size} px, "
         f"{len(fold.labels)} labels, licence {adopted.licence}\n"
@@ -137,3 +137,48 @@ def pack(
         f"packed {fold.name} as {written.path}, {written.path.stat().st_size / 1e6:.1f} MB, SHA-256 {written.sha256}\n"
         f"others adopt it with: cxrkeras adopt {written.path.name}"
     )
+
+
+@app.command()
+def publish(
+    run: Run = None,
+    repo: Annotated[Optional[str], typer.Option(help="The repository, owner/name; made if it is missing.")] = None,
+    licence: Annotated[
+        str, typer.Option(help="Under which others may use the network: an SPDX name, as Apache-2.0.")
+    ] = "unknown",
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Send without asking.")] = False,
+) -> None:
+    """Publish a network on Hugging Face: its pack, and its model card with scores, split and licence.
+
+    No predictions, no images and no ids are sent. Log in before, with `hf auth login` or HF_TOKEN.
+    """
+    import tempfile
+
+    from cxrkeras.scoring.run import open_fold
+
+    if not repo:
+        raise InputError("where to? Name a repository, owner/name; with make REPO=", option="repo")
+    fold = open_fold(run, with_network=True)
+    load_tensorflow()
+    from cxrkeras.reports.sharing import prepare_publication, send
+
+    with tempfile.TemporaryDirectory() as folder:
+        with show_progress() as progress:
+            publication = prepare_publication(fold, repo, Path(folder), licence=licence, progress=progress)
+        for note in publication.pack.notes:
+            console.print(f"note: {note}")
+        console.print(publication.readme)
+        console.print(f"to {repo} on Hugging Face go:")
+        for name, size in publication.sizes.items():
+            console.print(f"  {name}, {size / 1e6:,.2f} MB")
+        if dry_run:
+            console.print("nothing was sent: --dry-run")
+            return
+        if not yes and not typer.confirm("send it?"):
+            console.print("nothing was sent")
+            raise typer.Exit(1)
+        with console.status("sending"):
+            address = send(publication, is_private=private)
+    console.print(f"published: {address}\nothers adopt it with: cxrkeras adopt hf://{repo}")

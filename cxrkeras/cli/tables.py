@@ -279,13 +279,15 @@ def print_published(console: Console, fold: Fold) -> None:
     if not (adopted and adopted.published):
         console.print("no scores were published with it that are known here: `cxrkeras evaluate` scores it on records")
         return
-    table = Table(title="scores as published, not computed here", title_justify="left")
-    for column in ("score", "value", "of"):
-        table.add_column(column, overflow="fold")
-    for row in adopted.published:
-        interval = "" if row.low is None or row.high is None else f" ({row.low:.3f}, {row.high:.3f})"
-        table.add_row(row.score, f"{row.value:.3f}{interval}", row.images)
-    console.print(table)
+    for images in dict.fromkeys(row.images for row in adopted.published):
+        table = Table(title=f"as published, not computed here; {images}", title_justify="left", box=None)
+        for row in adopted.published:
+            if row.images == images:
+                interval = "" if row.low is None or row.high is None else f" ({row.low:.3f}, {row.high:.3f})"
+                table.add_row(row.score, f"{row.value:.3f}{interval}")
+        table.show_header = False
+        table.add_column()
+        console.print(table)
 
 
 def print_folds(console: Console, summary: pd.DataFrame, run: str) -> None:

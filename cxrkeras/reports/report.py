@@ -1,14 +1,10 @@
 """The report of one fold: a page, its figures, its scores as CSV, and a model card."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from cxrkeras.config import Labels, format_experiment
-from cxrkeras.data.identity import NIH_PATIENTS
-from cxrkeras.data.nih_tables import NIH_KIND
-from cxrkeras.data.reading import ALL_VIEWS
+from cxrkeras.config import format_experiment
 from cxrkeras.errors import InputError
 from cxrkeras.explain.gradcam import build_explainer
 from cxrkeras.files import write_text
@@ -16,10 +12,18 @@ from cxrkeras.labels import display_name
 from cxrkeras.models.compiled import load_network
 from cxrkeras.progress import SILENT, Progress
 from cxrkeras.reports import figures, map_figures, sections
-from cxrkeras.reports.figures import format_interval
-from cxrkeras.reports.page import Page, Picture, Section, Table, render, save_page
+from cxrkeras.reports.card import render_card
+from cxrkeras.reports.material import (
+    Material,
+    count_images,
+    gather_material,
+    list_data_facts,
+    list_network_facts,
+    write_lede,
+    write_warnings,
+)
+from cxrkeras.reports.page import Page, Picture, Section, Table, save_page
 from cxrkeras.scoring.evaluation import (
-    MEAN,
     Evaluation,
     compare_prevalence,
     evaluate,
@@ -27,9 +31,7 @@ from cxrkeras.scoring.evaluation import (
     find_mistakes,
 )
 from cxrkeras.scoring.intervals import REPLICATES
-from cxrkeras.scoring.notes import UNVERIFIED
 from cxrkeras.scoring.operating_points import OperatingPoints
-from cxrkeras.scoring.predictions import Predictions
 from cxrkeras.scoring.run import Fold
 from cxrkeras.scoring.run_files import (
     MODEL,
@@ -39,69 +41,7 @@ from cxrkeras.scoring.run_files import (
     TEST_SET,
     TRAINED,
     VALIDATION,
-    Config,
-    Metrics,
-    SetCounts,
 )
-from cxrkeras.text import num_of
-
-
-@dataclass
-class Material:
-    """What is there of a fold to report on; `notes` are sentences about what is not."""
-
-    fold: Fold
-    sets: dict[str, Predictions]
-    points: OperatingPoints | None = None
-    history: pd.DataFrame | None = None
-    demographics: pd.DataFrame | None = None
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def metrics(self) -> Metrics:
-        return self.fold.metrics
-
-    @property
-    def config(self) -> Config:
-        return self.fold.config
-
-    def describe(self, name: str) -> str:
-        """Which images of which split: what every figure and table has to say."""
-        return self.fold.describe(self.sets[name], name)
-
-
-def gather_material(fold: Fold) -> Material:
-    """Read a finished fold. What is missing is noted; InputError if there are no predictions to be scored."""
-    sets, notes = {}, []
-    for name in SCORED_SETS:
-        try:
-            sets[name] = fold.load_predictions(name)
-        except InputError as error:
-            notes.append(f"Without {name} scores: {error}.")
-    if not fold.shares_validation and TEST_SET not in sets:
-        raise InputError(
-            f"{fold.folder} has no test predictions that can be read, and its validation images, of different "
-            f"networks, have no common score: `cxrkeras ensemble {' '.join(fold.config.members or [])}` builds it again"
-        )
-    if not sets:
-        raise InputError(" ".join(notes))
-    fold.check(sets)
-    material = Material(fold, sets, notes=notes)
-    try:
-        material.points = fold.operating_points
-    except InputError as error:
-        notes.append(f"Without thresholds and calibration: {error}.")
-    if fold.kind == TRAINED:
-        curves = ("loss/train", "loss/validation", "auc/mean", *(f"auc/{label}" for label in fold.labels))
-        try:
-            material.history = fold.load_history(curves)
-        except InputError as error:
-            notes.append(f"Without curves of the training: {error}.")
-    try:
-        material.demographics = fold.records.index.set_index("image_id")[["age", "sex", "view", "source"]]
-    except InputError as error:
-        notes.append(f"Without scores by sex, age and view, and without pictures of mistakes: {error}.")
-    return material
 
 
 def write_report(
@@ -148,12 +88,13 @@ def write_report(
     if material.demographics is not None and material.points:
         chapters.append(_build_mistakes(material, main, material.points, source, progress))
     chapters.append(_build_experiment(material))
-    lede, warnings = _write_lede(fold, main, source), [*_write_warnings(fold), *material.notes]
+    lede, warnings = write_lede(fold, main, source), [*write_warnings(fold), *material.notes]
     out = fold.folder / REPORT
     save_page(Page(f"Report of {fold.name}", lede, warnings, chapters), out / f"{REPORT}.html")
     for name, table in tables.items():
         write_text(out / f"{name}.csv", table.to_csv(index=False))
-    write_text(out / MODEL_CARD, _render_card(material, main, source, chapters[0].tables[0]))
+    card = render_card(material, main, source, chapters[0].tables[0], tables.get("groups"))
+    write_text(out / MODEL_CARD, card)
     return out / f"{REPORT}.html", material.notes
 
 
@@ -179,29 +120,6 @@ def _evaluate_sources(
     }
 
 
-def _write_warnings(fold: Fold) -> list[str]:
-    warnings = list(fold.warnings)
-    if not fold.shares_validation:
-        warnings.append(
-            "An ensemble over folds: no image was held out by all its members. Its probabilities are the mean of their "
-            f"calibrated ones and its thresholds the mean of theirs; {UNVERIFIED}. Such means are less extreme than "
-            "the shares observed."
-        )
-    if fold.config.is_past_known is False:
-        warnings.append(
-            "It started from weights that do not record which patients trained them: whether some of those are held "
-            "out here could not be checked."
-        )
-    return warnings
-
-
-def _write_lede(fold: Fold, main: Evaluation, source: str) -> list[str]:
-    row = main.scores.loc[MEAN]
-    mean = format_interval(row["auc"], main.interval(MEAN), 3)
-    network = fold.experiment.model.name if fold.kind == TRAINED else "an ensemble"
-    return [f"Mean AUC {mean} over the findings ({row['note']}), {network}.", f"Source: {source}."]
-
-
 def _tabulate_scores(fold: Fold, evaluations: dict[str, Evaluation]) -> pd.DataFrame:
     tables = []
     for name, evaluation in evaluations.items():
@@ -217,15 +135,11 @@ def _tabulate_scores(fold: Fold, evaluations: dict[str, Evaluation]) -> pd.DataF
     return pd.concat(tables)
 
 
-def _count(counts: SetCounts) -> str:
-    return f"{num_of(counts.images, 'image')} of {num_of(counts.patients, 'patient')}"
-
-
 def _build_training(material: Material, history: pd.DataFrame, best: int) -> Section:
     fold, counts = material.fold, material.config.parts
     source = (
         f"{fold.name}; split {material.metrics.split_name}, fold {material.metrics.fold} held out: training on "
-        f"{_count(counts['training'])}, validation on {_count(counts['validation'])}"
+        f"{count_images(counts['training'])}, validation on {count_images(counts['validation'])}"
     )
     losses = figures.plot_losses(history, best, source=source)
     pages = sections.build_pages(
@@ -319,7 +233,7 @@ def _build_mistakes(
 
 
 def _build_experiment(material: Material) -> Section:
-    facts = {**_list_network_facts(material.fold), **_list_data_facts(material.fold), **material.config.versions}
+    facts = {**list_network_facts(material.fold), **list_data_facts(material.fold), **material.config.versions}
     rows = [(name, str(value)) for name, value in facts.items()]
     section = Section("Experiment, data and software", tables=[Table(["what", "is"], rows)])
     if material.fold.kind == TRAINED:
@@ -332,91 +246,3 @@ def _build_experiment(material: Material) -> Section:
                 pairs.append((f"{header}.{key}", value))
         section.tables.append(Table(["setting", "value"], pairs))
     return section
-
-
-def _list_network_facts(fold: Fold) -> dict:
-    labels = f"{len(fold.labels)}: {fold.labels.describe()}"
-    if fold.kind != TRAINED:
-        kind = fold.config.average if fold.shares_validation else "calibrated probabilities"
-        return {"ensemble": f"mean {kind} of {', '.join(fold.config.members or [])}", "labels": labels}
-    model = fold.experiment.model
-    return {
-        "network": model.name,
-        "input": f"grey, {model.size} x {model.size} pixels",
-        "labels": labels,
-        "started from": model.weights,
-        "file": MODEL,
-    }
-
-
-def _list_data_facts(fold: Fold) -> dict:
-    metrics, config = fold.metrics, fold.config
-    facts = {
-        "records": metrics.records,
-        "records fingerprint": config.records_fingerprint,
-        "split": metrics.split_name,
-        "folds": f"{fold.division.count}, divided by patient with seed {fold.division.seed}",
-        "synthetic": "yes" if metrics.is_synthetic else "no",
-        "all listed images": "no, a subset" if metrics.is_partial else "yes",
-    }
-    for source in config.sources:
-        settings = "".join(f", {key} {value}" for key, value in source["settings"].items())
-        facts[f"source {source['name']}"] = f"{source['kind']}, {source['label_file']}{settings}"
-    return facts | {f"{name} set": _count(counts) for name, counts in config.parts.items()}
-
-
-def _list_training_facts(fold: Fold) -> dict:
-    if fold.kind != TRAINED:
-        return {}
-    settings = fold.experiment
-    facts = {
-        "loss": settings.loss.name,
-        "optimiser": f"{settings.optimiser.name}, learning rate {settings.optimiser.learning_rate:g}",
-        "schedule": settings.schedule.name,
-        "sampling": settings.sampling.name,
-        "epochs": f"{settings.training.epochs}, of which epoch {fold.metrics.best_epoch} was kept",
-        "batch size": settings.training.batch_size,
-        "seed": settings.training.seed,
-    }
-    return facts | (_describe_uncertain(settings.labels) if _has_uncertain(fold) else {})
-
-
-def _describe_uncertain(labels: Labels) -> dict[str, str]:
-    by_label = [f"{label}: {kind}" for label, kind in labels.uncertain_by_label.items()]
-    return {"uncertain labels": ", ".join([labels.uncertain, *by_label])}
-
-
-def _has_uncertain(fold: Fold) -> bool:
-    """Whether some labels of some training images are not known for sure."""
-    counts = fold.config.parts.get("training")
-    return bool(counts and any(count < counts.images for count in (counts.known or {}).values()))
-
-
-def _render_card(material: Material, main: Evaluation, source: str, table: Table) -> str:
-    fold = material.fold
-    limits = [
-        "Heat maps show what moved the network, not where a disease is.",
-        "Validation and test may differ in prevalence, view and severity; see the report.",
-    ]
-    if any(source["settings"].get("views") == ALL_VIEWS for source in material.config.sources):
-        limits.append("It was trained and scored on images of all views, lateral ones among them.")
-    if not material.metrics.is_synthetic:
-        limits.append("Labels of public sets are often extracted from reports automatically: some may be wrong.")
-    kinds = {source["kind"] for source in material.config.sources}
-    if NIH_KIND in kinds or (not kinds and material.config.namespace == NIH_PATIENTS):
-        limits.append("The labels of ChestX-ray are right in about 90 % of cases.")
-    return render(
-        "model_card.md",
-        run=fold.name,
-        lede=" ".join(_write_lede(fold, main, source)),
-        warnings=[*_write_warnings(fold), *material.notes],
-        network=_list_network_facts(fold),
-        data=_list_data_facts(fold),
-        training=_list_training_facts(fold),
-        source=f"Source: {source}.",
-        intervals=sections.INTERVALS,
-        table=table,
-        thresholds=sections.explain_thresholds(material.points.thresholds) if material.points else "",
-        limits=limits,
-        versions=material.config.versions,
-    )

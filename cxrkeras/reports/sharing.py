@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -159,3 +161,102 @@ def _describe_patients(fold: Fold) -> dict[str, bytes]:
     if not past.patients:
         raise InputError(f"{fold.name} does not have the hashes of its training patients", option="patients")
     return {TRAINED_ON: _encode(encode_past(past)), CALIBRATED_ON: _encode(encode_past(chosen_on))}
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What goes to a repository on Hugging Face: the pack, and README.md, the card with what the hub reads of it."""
+
+    repository: str
+    pack: Pack
+    readme: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each file by its name in the repository."""
+        return {"README.md": len(self.readme.encode()), self.pack.path.name: self.pack.path.stat().st_size}
+
+
+def prepare_publication(
+    fold: Fold, repository: str, folder: Path, *, licence: str = UNKNOWN_LICENCE, progress: Progress = SILENT
+) -> Publication:
+    """Pack a run into a folder, and write its card with metadata; nothing is sent.
+
+    Raises InputError as `pack_run`, and for a name that is not `owner/name`.
+    """
+    import yaml
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise InputError(f"{repository!r} is not a repository: {error}", option="repo") from None
+    if repository.count("/") != 1:
+        raise InputError(f"a repository is owner/name; got {repository!r}", option="repo")
+    pack = pack_run(fold, folder / f"{repository.partition('/')[2]}{SUFFIX}", licence=licence, progress=progress)
+    metadata = yaml.safe_dump(_describe_for_hub(fold, pack), sort_keys=False, allow_unicode=True)
+    use = (
+        f"## Use\n`pip install cxrkeras[cpu,app]`, then `cxrkeras adopt hf://{repository}` and "
+        f"`cxrkeras app --run {pack.name}`.\n"
+    )
+    return Publication(repository, pack, f"---\n{metadata}---\n{pack.card.rstrip()}\n\n{use}")
+
+
+def _describe_for_hub(fold: Fold, pack: Pack) -> dict[str, Any]:
+    """Describe a network in the terms of a model card's metadata on Hugging Face."""
+    adopted = pack.config.adopted
+    assert adopted is not None
+    kinds = list(dict.fromkeys(source["kind"] for source in fold.config.sources))
+    dataset = {"type": "-".join(kinds) or "chest-x-ray", "name": " and ".join(kinds) or adopted.trained_on}
+    results: list[dict[str, Any]] = []
+    for score in adopted.published:
+        interval = "" if score.low is None or score.high is None else f", 95 % {score.low:.3f} to {score.high:.3f}"
+        results.append(
+            {
+                "task": {"type": "image-classification", "name": "multi-label classification of chest radiographs"},
+                "dataset": {**dataset, "split": score.images},
+                "metrics": [{"type": "roc_auc", "value": round(score.value, 4), "name": f"{score.score}{interval}"}],
+            }
+        )
+    described: dict[str, Any] = {
+        "license": adopted.licence.lower(),
+        "library_name": "cxrkeras",
+        "pipeline_tag": "image-classification",
+        "tags": ["chest-x-ray", "radiology", "multi-label", "keras", *["synthetic"] * fold.config.is_synthetic],
+        "datasets": kinds,
+        "model-index": [{"name": pack.name, "results": results}] if results else [],
+    }
+    return {key: value for key, value in described.items() if value}
+
+
+def send(publication: Publication, *, is_private: bool = False) -> str:
+    """Send the files to the repository, which is made if it is missing; return its address.
+
+    Raises InputError if Hugging Face cannot be reached, or refuses.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    hub = huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    pack = publication.pack.path
+    try:
+        hub.create_repo(publication.repository, private=is_private, exist_ok=True)
+        done = hub.create_commit(
+            publication.repository,
+            [
+                huggingface_hub.CommitOperationAdd("README.md", publication.readme.encode()),
+                huggingface_hub.CommitOperationAdd(pack.name, pack),
+            ],
+            commit_message=f"{publication.pack.name}, packed by cxrkeras",
+        )
+    except LocalTokenNotFoundError:
+        raise InputError("Hugging Face does not know who you are: `hf auth login`, or set HF_TOKEN") from None
+    except HfHubHTTPError as error:
+        raise InputError(
+            f"Hugging Face refused: {str(error).splitlines()[0]}. Nothing was published; if it does not know who you "
+            "are, `hf auth login` or set HF_TOKEN"
+        ) from None
+    except Exception as error:  # the HTTP library behind huggingface_hub varies
+        raise InputError(f"cannot reach Hugging Face ({error}). Is this machine online?") from None
+    return str(done.commit_url)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from cxrkeras.config import CONFIG
 from cxrkeras.errors import InputError
+from cxrkeras.models.public_table import load_public_networks
+from cxrkeras.scoring.packs import SUFFIX, fetch_pack, install_pack
 from cxrkeras.scoring.run_files import METRICS, MODEL, RUNS_ROOT
 
 NO_RUN = "`cxrkeras adopt` brings a public network, `cxrkeras demo` or `cxrkeras train --model ...` trains one"
@@ -42,8 +44,12 @@ def find_folds(run: str) -> list[Path]:
 def find_run(run: str) -> Path:
     """Find the folder of a run with finished folds, or of a finished fold, `<run>/fold<k>`.
 
-    The name of an experiment is sufficient if only one run has it. Raises InputError if there is none.
+    The name of an experiment is sufficient if only one run has it. A pack, `file.cxr.zip`, is installed first, as
+    `cxrkeras adopt` does. Raises InputError if there is none.
     """
+    if run.endswith(SUFFIX):
+        folder, _ = install_pack(fetch_pack(run))
+        return folder.parent
     name, slash, fold = run.partition("/fold")
     named = [path for path in RUNS_ROOT.glob("*") if path.name[:-9] == name and path.name[-9:-8] == "-"]
     by_experiment = [path / f"{slash}{fold}".strip("/") for path in named] if len(named) == 1 else []
@@ -53,7 +59,8 @@ def find_run(run: str) -> Path:
         if folder.is_dir():
             raise InputError(f"{folder} has no finished fold; the same `cxrkeras train` resumes an unfinished one")
     known = sorted({path.parent.name for path in RUNS_ROOT.glob("*/fold*")})
-    raise InputError(f"no run {run!r}; there are {', '.join(known) or 'none'} in {RUNS_ROOT}: {NO_RUN}")
+    hint = f"`cxrkeras adopt {run}` brings it" if run in load_public_networks() else NO_RUN
+    raise InputError(f"no run {run!r}; there are {', '.join(known) or 'none'} in {RUNS_ROOT}: {hint}")
 
 
 def list_folds(folder: Path) -> list[Path]:

@@ -137,7 +137,7 @@ def test_damaged_predictions_are_named(run_copy, content):
         ("metrics.json", {"test": None}, "test"),
         ("config.json", {"folds": None}, "folds"),
         ("config.json", {"experiment": {"model": 3}}, "experiment"),
-        ("config.json", {"experiment": None}, "neither an experiment nor members"),
+        ("config.json", {"experiment": None}, "must have one of an experiment, members"),
         ("config.json", {"parts": []}, "parts"),
     ],
 )

@@ -195,6 +195,7 @@ bench-decoding: .venv/ready ## measure memory and time of decoding the largest i
 
 parity: .venv/ready ## compare the networks with torchvision's, which must be installed [SAVE=1 stores its results for the tests]
 	@.venv/bin/python -m benchmarks.parity $(if $(SAVE),--save)
+	@.venv/bin/python -m benchmarks.public_parity $(if $(SAVE),--save)
 
 clean: ## remove caches; never records, data or runs
 	@find cxrkeras tests benchmarks -name __pycache__ -prune -exec rm -rf {} + ; rm -rf .pytest_cache .ruff_cache build *.egg-info

@@ -5,6 +5,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from cxrkeras.config import CONFIG
 from cxrkeras.errors import InputError
 from cxrkeras.files import load_json
@@ -31,6 +33,18 @@ def read_member(path: Path, name: str) -> Any:
             return json.loads(archive.read(name))
     except (zipfile.BadZipFile, OSError):
         return None  # not a `.keras` file; whether it is readable at all is checked elsewhere
+
+
+def check_links(group: h5py.Group) -> None:
+    """Raise InputError for links and data outside of an HDF5 file, by which weights could be read from anywhere."""
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise InputError("its weights are refused: they link to other files")
+        entry = group[name]
+        if isinstance(entry, h5py.Group):
+            check_links(entry)
+        elif entry.external or entry.is_virtual:
+            raise InputError("its weights are refused: they are kept in other files")
 
 
 def write_labels(path: Path, labels: LabelSet) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cxrkeras.errors import InputError
 from cxrkeras.models.classifier import FEATURES, LOGITS, build_classifier
+from cxrkeras.models.network_file import check_links
 from cxrkeras.models.public_table import PublicNetwork
 from cxrkeras.models.registry import Scaling, find_network
 from cxrkeras.models.torch_file import read_torch_file
@@ -29,7 +30,6 @@ def build_public_network(row: PublicNetwork, path: Path, name: str) -> tuple[ker
     The result takes grey levels and gives a logit for each trained output, as every network here. Raises InputError for
     a file that does not fit, or is refused.
     """
-    network = build_classifier(row.network, row.size, len(row.outputs))
     with path.open("rb") as file:
         start = file.read(512)
     if start.lstrip()[:1] == b"<":
@@ -38,18 +38,23 @@ def build_public_network(row: PublicNetwork, path: Path, name: str) -> tuple[ker
             "it with --file"
         )
     if start.startswith(_HDF5):
-        _load_keras_file(network, row, path)
-        return network, []
+        return _load_keras_file(row, path), []
     arrays, left_out = read_torch_file(path)
+    return fill_public_network(row, arrays, str(path)), left_out
+
+
+def fill_public_network(row: PublicNetwork, arrays: Mapping[str, np.ndarray], source: str) -> keras.Model:
+    """Build the network of a row with arrays that have the names and layouts of PyTorch. Raises InputError."""
+    network = build_classifier(row.network, row.size, len(row.outputs))
     arrays = {_PREFIX.sub("", key): array for key, array in arrays.items()}
     arrays.pop("op_threshs", None)  # of torchxrayvision, in the row
-    kernel, bias = _take_head(arrays, row, path)
+    kernel, bias = _take_head(arrays, row, source)
     for key in _STEMS:
         if row.scaling and key in arrays:
             arrays[key] = spread_channels(arrays[key], row.scaling, find_network(row.network).scaling)
-    load_state_dict(network, arrays, source=str(path))
-    _set_head(network, row, kernel.T, bias, path)
-    return network, left_out
+    load_state_dict(network, arrays, source=source)
+    _set_head(network, row, kernel.T, bias, source)
+    return network
 
 
 def spread_channels(kernel: np.ndarray, scaling: tuple[float, float], wanted: Scaling) -> np.ndarray:
@@ -64,29 +69,30 @@ def spread_channels(kernel: np.ndarray, scaling: tuple[float, float], wanted: Sc
     return (kernel.astype(np.float64) * weights[None, :, None, None]).astype(np.float32)
 
 
-def _take_head(arrays: Mapping[str, np.ndarray], row: PublicNetwork, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _take_head(arrays: Mapping[str, np.ndarray], row: PublicNetwork, source: str) -> tuple[np.ndarray, np.ndarray]:
     """Take kernel (outputs, features) and bias of the last layer."""
     for head in _HEADS:
         if f"{head}.weight" in arrays and f"{head}.bias" in arrays:
             return arrays[f"{head}.weight"], arrays[f"{head}.bias"]
-    raise InputError(f"{path} does not fit {row.network}: it has none of {', '.join(f'{h}.weight' for h in _HEADS)}")
+    raise InputError(f"{source} does not fit {row.network}: it has none of {', '.join(f'{h}.weight' for h in _HEADS)}")
 
 
-def _set_head(network: keras.Model, row: PublicNetwork, kernel: np.ndarray, bias: np.ndarray, path: Path) -> None:
+def _set_head(network: keras.Model, row: PublicNetwork, kernel: np.ndarray, bias: np.ndarray, source: str) -> None:
     """Set the logits of the trained outputs; kernel: (features, outputs)."""
     wanted = (network.get_layer(LOGITS).input.shape[-1], len(row.labels))
     if kernel.shape != wanted or bias.shape != wanted[1:]:
         raise InputError(
-            f"{path} does not fit: its last layer has the shapes {kernel.shape} and {bias.shape}; expected {wanted} "
+            f"{source} does not fit: its last layer has the shapes {kernel.shape} and {bias.shape}; expected {wanted} "
             f"and {wanted[1:]}, the {len(row.labels)} outputs of the network as published"
         )
     network.get_layer(LOGITS).set_weights([kernel[:, row.outputs], bias[row.outputs]])
 
 
-def _load_keras_file(network: keras.Model, row: PublicNetwork, path: Path) -> None:
-    """Load a `.h5` file of Keras 2 with all layers, in the order of the network."""
+def _load_keras_file(row: PublicNetwork, path: Path) -> keras.Model:
+    """Build the network of a row with a `.h5` file of Keras 2 with all layers, in the order of the network."""
     try:
         with h5py.File(path) as file:
+            check_links(file)
             file = file.get("model_weights", file)
             arrays = []
             for layer in file.attrs["layer_names"]:
@@ -95,6 +101,7 @@ def _load_keras_file(network: keras.Model, row: PublicNetwork, path: Path) -> No
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is not a file of weights of Keras: {error}") from None
     *inner, kernel, bias = arrays if len(arrays) > 1 else (np.zeros(0), np.zeros(0), np.zeros(0))
+    network = build_classifier(row.network, row.size, len(row.outputs))
     backbone = keras.Model(network.input, network.get_layer(FEATURES).output)
     if [array.shape for array in inner] != [tuple(variable.shape) for variable in backbone.weights]:
         raise InputError(f"{path} does not fit {row.network}: its layers have other shapes, or another order")
@@ -102,4 +109,5 @@ def _load_keras_file(network: keras.Model, row: PublicNetwork, path: Path) -> No
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_variance.assign(layer.moving_variance + _MORE_VARIANCE)
-    _set_head(network, row, kernel, bias, path)
+    _set_head(network, row, kernel, bias, str(path))
+    return network

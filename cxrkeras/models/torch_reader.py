@@ -6,6 +6,7 @@ network, to other processes or to other files: an audit hook refuses them. Impor
 """
 
 import collections
+import encodings.cp437  # of names in zip archives, which zipfile would import after the guard is up
 import io
 import json
 import math
@@ -211,7 +212,7 @@ def read_array(tensor: Tensor, storages: dict[str, bytes]) -> np.ndarray:
     view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides)
     if tensor.storage.kind == "BFloat16":
         return (view.astype(np.uint32) << 16).view(np.float32)
-    return np.ascontiguousarray(view, np.float32 if dtype.kind == "f" else dtype)
+    return np.array(view, np.float32 if dtype.kind == "f" else dtype, order="C")
 
 
 def guard(source: str, target: str) -> None:
@@ -228,7 +229,7 @@ def guard(source: str, target: str) -> None:
     def refuse(event: str, arguments: tuple) -> None:
         is_known = event != "open" or os.path.abspath(str(arguments[0])) in allowed
         if event not in _HARMLESS_EVENTS or not is_known:
-            raise Refused(f"an attempt at {event}")
+            raise Refused(f"an attempt at {event} {str(arguments[0])[:80] if arguments else ''}".rstrip())
 
     sys.addaudithook(refuse)
 

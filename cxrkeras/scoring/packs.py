@@ -22,7 +22,7 @@ from cxrkeras.config import CONFIG
 from cxrkeras.data.download import check_digest, download_file
 from cxrkeras.errors import InputError
 from cxrkeras.files import make_folder, replacing
-from cxrkeras.models.network_file import check_labels
+from cxrkeras.models.network_file import check_labels, check_links
 from cxrkeras.models.past import MEMBER as PAST_MEMBER
 from cxrkeras.models.past import load_past
 from cxrkeras.models.sources import fetch_file_from_hub, find_cache
@@ -209,7 +209,7 @@ def _check_network(model: bytes) -> None:
             )
     try:
         with h5py.File(io.BytesIO(weights)) as file:
-            _check_links(file)
+            check_links(file)
     except OSError as error:
         raise InputError(f"the weights of the pack are damaged ({error})") from None
 
@@ -225,17 +225,3 @@ def _list_classes(value: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(value, list):
         for entry in value:
             yield from _list_classes(entry)
-
-
-def _check_links(group: Any) -> None:
-    """Raise InputError for links and data outside of the file, by which weights could be read from anywhere."""
-    import h5py
-
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise InputError("the weights of the pack are refused: they link to other files")
-        entry = group[name]
-        if isinstance(entry, h5py.Group):
-            _check_links(entry)
-        elif entry.external or entry.is_virtual:
-            raise InputError("the weights of the pack are refused: they are kept in other files")

@@ -6,7 +6,7 @@ network, to other processes or to other files: an audit hook refuses them. Impor
 """
 
 import collections
-import encodings.cp437  # of names in zip archives, which zipfile would import after the guard is up
+import encodings.cp437  # noqa: F401 # of names in zip archives; once the guard is up, nothing can be imported
 import io
 import json
 import math

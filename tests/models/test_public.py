@@ -105,7 +105,8 @@ def test_the_table_fits_the_registry():
 def test_operating_points_of_a_sigmoid_taken_twice_are_those_of_one():
     row = find_public("xrv-resnet50-res512-all")
     points = np.array([point for point in row.operating_points if point])
-    assert (points > 0.5).all() and (points < 1 / (1 + np.exp(-1))).all()
+    assert points.min() > 0.5
+    assert points.max() < 1 / (1 + np.exp(-1))
     once = np.array([point for point in row.thresholds.values() if point])
     np.testing.assert_allclose(1 / (1 + np.exp(-once)), points)
     assert row.thresholds["Lung Lesion"] is None

@@ -1,4 +1,4 @@
-"""Writes files as `torch.save` does, without PyTorch: the globals that such a pickle names are put in place meanwhile."""
+"""Writes files as `torch.save` does, without PyTorch: what such a pickle names is put in place meanwhile."""
 
 import contextlib
 import io

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from benchmarks.parity import difference
-from benchmarks.public_parity import NETWORKS, RESULTS, TOLERANCE, draw_grey, draw_state
+from benchmarks.public_parity import NETWORKS, RESULTS, TOLERANCE, draw_grey
+from benchmarks.public_parity import draw_state as draw_public
 from cxrkeras.data.images import load_image
 from cxrkeras.errors import InputError
-from cxrkeras.models.classifier import build_classifier
 from cxrkeras.models.public import build_public_network, fill_public_network, spread_channels
-from cxrkeras.models.public_table import PublicNetwork, find_public, load_public_networks
+from cxrkeras.models.public_table import find_public, load_public_networks
 from cxrkeras.models.registry import NETWORKS as REGISTRY
 from cxrkeras.models.registry import TORCH
+from tests.support.public import draw_state, tiny_row
 
 FAST = ["xrv-all"]
 # What torchxrayvision's README prints for tests/00000001_000.png of its repository with the network xrv-all
@@ -37,7 +38,7 @@ def test_logits_equal_those_of_pytorch(name):
     row = find_public(name)
     with np.load(RESULTS) as stored:
         expected = stored[name]
-    network = fill_public_network(row, draw_state(name), "drawn weights")
+    network = fill_public_network(row, draw_public(name), "drawn weights")
     assert difference(network(draw_grey(row.size), training=False).numpy(), expected) < TOLERANCE
     assert np.abs(expected).std() > 0.1  # the comparison is not trivial
 
@@ -112,30 +113,9 @@ def test_operating_points_of_a_sigmoid_taken_twice_are_those_of_one():
     assert row.thresholds["Lung Lesion"] is None
 
 
-def tiny_row(**changes):
-    facts = {
-        "network": "resnet18", "size": 32, "address": "http://127.0.0.1/x", "page": "page", "trained_on": "a",
-        "split": "b", "labels": ("Mass", "", "Nodule"), "preparation": {}, "citation": "c",
-    }  # fmt: skip
-    return PublicNetwork(**facts | changes)
-
-
-def tiny_state(row):
-    network = build_classifier(row.network, row.size, len(row.labels))
-    names = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
-    state = {}
-    for layer in network.layers:
-        for variable in layer.weights:
-            key = "fc" if layer.name == "logits" else layer.name
-            array = variable.numpy()
-            array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-            state[f"{key}.{names.get(variable.name, variable.name if key == 'fc' else 'running_var')}"] = array
-    return state
-
-
 def test_untrained_outputs_are_left_out():
     row = tiny_row()
-    state = tiny_state(row)
+    state = draw_state(row)
     network = fill_public_network(row, state, "x")
     kernel, bias = network.get_layer("logits").get_weights()
     np.testing.assert_array_equal(kernel, state["fc.weight"][[0, 2]].T)
@@ -157,7 +137,7 @@ def test_untrained_outputs_are_left_out():
 )
 def test_a_file_that_does_not_fit_is_refused(change, message):
     row = tiny_row()
-    state = tiny_state(row)
+    state = draw_state(row)
     change(state)
     with pytest.raises(InputError, match=message):
         fill_public_network(row, state, "x")
@@ -165,7 +145,7 @@ def test_a_file_that_does_not_fit_is_refused(change, message):
 
 def test_a_web_page_in_place_of_the_file_is_named(tmp_path):
     (tmp_path / "a.pt").write_text("<!DOCTYPE html><html>log in</html>")
-    with pytest.raises(InputError, match="is a web page, not the weights of tiny: fetch the file from page"):
+    with pytest.raises(InputError, match="is a web page, not the weights of tiny: fetch the file from its page"):
         build_public_network(tiny_row(), tmp_path / "a.pt", "tiny")
 
 

@@ -253,10 +253,11 @@ def send(publication: Publication, *, is_private: bool = False) -> str:
     except LocalTokenNotFoundError:
         raise InputError("Hugging Face does not know who you are: `hf auth login`, or set HF_TOKEN") from None
     except HfHubHTTPError as error:
-        raise InputError(
-            f"Hugging Face refused: {str(error).splitlines()[0]}. Nothing was published; if it does not know who you "
-            "are, `hf auth login` or set HF_TOKEN"
-        ) from None
+        is_unknown = error.response is not None and error.response.status_code in (401, 403)
+        hint = ": log in with `hf auth login`, or set HF_TOKEN, as somebody who may write there" if is_unknown else ""
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"Hugging Face refused ({reason}), and nothing was published{hint}") from None
     except Exception as error:  # the HTTP library behind huggingface_hub varies
-        raise InputError(f"cannot reach Hugging Face ({error}). Is this machine online?") from None
+        reason = error.__cause__ or error
+        raise InputError(f"cannot reach Hugging Face ({reason}). Is this machine online?") from None
     return str(done.commit_url)

@@ -241,7 +241,7 @@ def send(publication: Publication, *, is_private: bool = False) -> str:
     hub = huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     pack = publication.pack.path
     try:
-        hub.create_repo(publication.repository, private=is_private, exist_ok=True)
+        hub.create_repo(publication.repository, private=is_private or None, exist_ok=True)
         done = hub.create_commit(
             publication.repository,
             [
@@ -258,6 +258,6 @@ def send(publication: Publication, *, is_private: bool = False) -> str:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"Hugging Face refused ({reason}), and nothing was published{hint}") from None
     except Exception as error:  # the HTTP library behind huggingface_hub varies
-        reason = error.__cause__ or error
-        raise InputError(f"cannot reach Hugging Face ({reason}). Is this machine online?") from None
+        cause = error.__cause__ or error
+        raise InputError(f"cannot reach Hugging Face ({cause}). Is this machine online?") from None
     return str(done.commit_url)

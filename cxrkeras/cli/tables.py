@@ -440,5 +440,5 @@ def print_networks(console: Console, networks: Mapping[str, Network]) -> None:
         "GFLOPs: 10^9 multiplications and additions for one image. Batch: the default of training.batch_size.\n"
         "Cells: of the last feature map. A Grad-CAM heat map is no finer; twice the image side gives twice as many.\n"
         f"All take images of {smallest} pixels and more.\n"
-        "* A file of PyTorch, which must be installed once to convert it."
+        "* A file of PyTorch, read without it."
     )

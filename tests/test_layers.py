@@ -72,3 +72,14 @@ def test_light_modules_do_not_import_tensorflow():
     subprocess.run([sys.executable, "-c", code], check=True)
     code = "import sys, cxrkeras.cli; assert not {'pandas', 'sklearn', 'matplotlib', 'numpy.f2py'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)  # `--help` answers at once
+
+
+@pytest.mark.slow
+def test_help_predict_and_app_need_nothing_that_windows_lacks():
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('fcntl', 'resource', 'pwd', 'grp', 'termios')))\n"
+        "import cxrkeras.cli, cxrkeras.app.server, cxrkeras.predict.predictor, cxrkeras.models.torch_reader\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(cxrkeras.cli.app, ['--help']).exit_code == 0"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

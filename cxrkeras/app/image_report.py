@@ -81,5 +81,6 @@ def describe_facts(facts: Facts) -> list[tuple[str, str]]:
         ("split", facts.split_name),
         ("probabilities", facts.calibration if is_published else f"{facts.calibration}, fitted on {facts.fitted_on}"),
         ("thresholds", facts.rule if is_published else f"{facts.rule}, chosen on {facts.fitted_on}"),
+        *((name, value) for name, value in facts.about.items() if name != "split"),
         *facts.versions.items(),
     ]

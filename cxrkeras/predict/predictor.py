@@ -21,6 +21,7 @@ from cxrkeras.predict.memory import give_back_memory
 from cxrkeras.scoring.ood_check import open_ood_check
 from cxrkeras.scoring.run import Fold
 from cxrkeras.scoring.run_files import MODEL
+from cxrkeras.scoring.run_list import describe_adoption
 
 LARGEST_BATCH = 16
 
@@ -46,6 +47,7 @@ class Facts:
     preparation: Preparation
     unseen: tuple[str, ...]  # labels without an example in training
     versions: dict[str, str]
+    about: dict[str, str]  # of an adopted network: where it is from, its licence and its published scores
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Predictor:
             preparation=fold.config.preparation,
             unseen=fold.unseen,
             versions=fold.config.versions,
+            about=describe_adoption(fold.config.adopted) if fold.config.adopted else {},
         )
         self._waiting: Queue = Queue()
         threading.Thread(target=self._work, daemon=True).start()

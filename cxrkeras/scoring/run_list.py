@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cxrkeras.data.preparation import Preparation, describe_preparation
+from cxrkeras.data.preparation import describe_preparation
 from cxrkeras.errors import InputError
 from cxrkeras.scoring.calibration import UNCALIBRATED
 from cxrkeras.scoring.find_runs import date_fold, list_folds
@@ -91,15 +91,25 @@ def _describe_folds(run: Run) -> dict[str, str]:
     return {"records": f"{metrics.records}, split {metrics.split_name}", "folds": ", ".join(folds)}
 
 
-def _describe_adoption(adopted: Adoption, preparation: Preparation) -> dict[str, str]:
-    return {
+def _describe_input(fold: Fold) -> dict[str, str]:
+    prepared = describe_preparation(fold.config.preparation)
+    return {"input": f"{fold.size} px, prepared as {prepared}"}
+
+
+def describe_adoption(adopted: Adoption) -> dict[str, str]:
+    """Describe where an adopted network is from, in words, by topic."""
+    means = [score for score in adopted.published if score.score.startswith("mean")] or adopted.published
+    scores = [f"{score.score} {score.value:.3f} ({score.images})" for score in means]
+    facts = {
         "split": adopted.split,
-        "input": f"{adopted.size} px, prepared as {describe_preparation(preparation)}",
+        "source": adopted.source,
         "licence": adopted.licence,
         "citation": adopted.citation,
+        "published": "; ".join(scores),
         "SHA-256": adopted.sha256,
         "notes": "; ".join(adopted.notes),
     }
+    return {name: value for name, value in facts.items() if value}
 
 
 def describe_run(run: Run) -> dict[str, str]:
@@ -112,7 +122,7 @@ def describe_run(run: Run) -> dict[str, str]:
         "started from": summary.started_from,
         "labels": f"{len(first.labels)}: {first.labels.describe(20)}",
         "trained on": first.trained_on if config.adopted or "training" in config.parts else "",
-        **(_describe_adoption(config.adopted, config.preparation) if config.adopted else _describe_folds(run)),
+        **(_describe_input(first) | describe_adoption(config.adopted) if config.adopted else _describe_folds(run)),
         "sources": ", ".join(f"{source['name']} ({source['kind']})" for source in config.sources),
         "finished": f"{summary.finished}, {summary.megabytes:,.1f} MB on disk",
         "evaluations": ", ".join(sorted(path.name for fold in run.folds for path in

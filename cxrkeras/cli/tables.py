@@ -218,7 +218,7 @@ def print_runs(console: Console, runs: Sequence[RunSummary]) -> None:
     title = "finished runs, the newest first; mean AUC of the findings over folds; dates in UTC"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in ("run", "network", "records", "finished", "folds", "valid.", "test", "MB", "origin"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("run", "finished", "valid.", "folds"))
+        table.add_column(column, overflow="fold", no_wrap=column in ("run", "network", "finished", "valid.", "folds"))
     for run in runs:
         scores = ["" if math.isnan(value) else f"{value:.3f}" for value in (run.validation, run.test)]
         records = f"{run.records}{' (synthetic)' if run.is_synthetic else ''}"

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 
 from cxrkeras.errors import InputError
 from cxrkeras.models import torch_reader
-from cxrkeras.models.weights import read_state_dict
 
 SECONDS = 300
 _KEPT = ("SYSTEMROOT", "LD_LIBRARY_PATH", "TMPDIR", "TEMP")  # environment variables that a process needs to start
@@ -48,4 +48,4 @@ def read_torch_file(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
             raise InputError(
                 f"{path} is refused: wanted weights of PyTorch and nothing else; it holds {answer['refused']}"
             )
-        return read_state_dict(target), answer["left_out"]
+        return safetensors.numpy.load_file(target), answer["left_out"]

@@ -145,7 +145,8 @@ def _find_file(
         download_file(address, path, digest=wanted or None, progress=progress)
     except InputError as error:
         raise InputError(
-            f"{name} cannot be fetched: {error}. Fetch it elsewhere, from {row.page}, and name the file with --file"
+            f"{name} cannot be fetched: {error}{'' if str(error).endswith('?') else '.'} Fetch it elsewhere, from "
+            f"{row.page}, and name the file with --file"
         ) from None
     digest = _hash_file(path)
     if name not in kept or sha256:
